@@ -1,0 +1,1 @@
+"""Register point clouds by matching Gaussian mixtures."""

@@ -1,0 +1,171 @@
+"""What a cloud must be: checked once at the door, then centred and scaled in float64 and undone exactly.
+
+Survey coordinates (5e6 m with millimetre detail) do not fit float32, so the centre is subtracted in float64
+before anything is cast, and the answer is carried back in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepgmr.errors import InvalidCloud
+from deepgmr.transform import RigidTransform
+
+SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
+_LARGEST = 1e150  # beyond this a squared coordinate overflows float64
+_UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
+
+
+def as_points(cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid: bool = False) -> np.ndarray:
+    """The points of a cloud as a float64 array (N, 3), checked.
+
+    Takes a NumPy array, a torch tensor, nested lists, an Open3D point cloud (legacy or tensor) or triangle mesh,
+    a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface, always the same way).
+
+    Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
+    points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
+    coordinates whose square overflows, and for points that are all equal.
+    """
+    array = _extract(cloud, name)
+    if array.dtype.kind not in "fiu":
+        raise InvalidCloud(f"{name}: coordinates must be real numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise InvalidCloud(
+            f"{name}: expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point"
+        )
+    points = np.ascontiguousarray(array, dtype=np.float64)
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        bad = int((~finite).sum())
+        if not drop_invalid:
+            raise InvalidCloud(
+                f"{name}: {bad} of {len(points)} points have NaN or infinite coordinates; "
+                "clean the cloud, or pass drop_invalid=True (--drop-invalid) to leave them out"
+            )
+        points = points[finite]
+    if len(points) < minimum:
+        raise InvalidCloud(f"{name}: {len(points)} usable points; registration needs at least {minimum}")
+    if np.abs(points).max() > _LARGEST:
+        raise InvalidCloud(f"{name}: a coordinate of {np.abs(points).max():.3g} overflows; check the units")
+    if (points == points[0]).all():
+        raise InvalidCloud(f"{name}: all {len(points)} points are equal; there is no shape to register")
+    return points
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The common frame in which a pair is computed: each cloud about its own centre, both at one scale.
+
+    `x_frame = (x - centre) / scale`, so a motion found in the frame is carried back by `undo` without the
+    large coordinates ever having been rounded.
+    """
+
+    source_centre: np.ndarray  # (3,) float64
+    target_centre: np.ndarray  # (3,) float64
+    scale: float  # input units per frame unit
+
+    @classmethod
+    def of(cls, source: np.ndarray, target: np.ndarray) -> Frame:
+        """The frame of two checked clouds: centroids, and twice the larger root-mean-square radius."""
+        source_centre, source_radius = _centre_and_radius(source)
+        target_centre, target_radius = _centre_and_radius(target)
+        return cls(source_centre, target_centre, 2.0 * max(source_radius, target_radius))
+
+    def source(self, points: np.ndarray, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Source points (N, 3) in the frame."""
+        return torch.from_numpy((points - self.source_centre) / self.scale).to(dtype)
+
+    def target(self, points: np.ndarray, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Target points (M, 3) in the frame."""
+        return torch.from_numpy((points - self.target_centre) / self.scale).to(dtype)
+
+    def undo(self, target_from_source: RigidTransform) -> np.ndarray:
+        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input."""
+        matrix = target_from_source.matrix.detach().double().cpu().numpy()
+        out = matrix.copy()
+        moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source_centre)
+        out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target_centre - moved
+        return out
+
+    def enter(self, matrix: np.ndarray) -> RigidTransform:
+        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
+        inside = np.array(matrix, dtype=np.float64)
+        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source_centre)
+        inside[..., :3, 3] = (inside[..., :3, 3] + moved - self.target_centre) / self.scale
+        return RigidTransform.from_matrix(torch.from_numpy(inside))
+
+
+def size_ratio(source: np.ndarray, target: np.ndarray) -> float:
+    """How many times larger the source is than the target, by the median distance from the median point."""
+    return _median_radius(source) / _median_radius(target)
+
+
+def check_units(source: np.ndarray, target: np.ndarray) -> None:
+    """Raise `InvalidCloud` if the sizes of the clouds differ so much that their units must differ."""
+    ratio = size_ratio(source, target)
+    if max(ratio, 1 / ratio) > _UNIT_RATIO:
+        larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
+        factor = max(ratio, 1 / ratio)
+        hint = " - millimetres against metres?" if 300 < factor < 3000 else ""
+        raise InvalidCloud(
+            f"the {larger} is {factor:.0f} times larger than the {smaller}; a rigid motion cannot change size. "
+            f"Bring both clouds to one unit{hint}"
+        )
+
+
+def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:
+    # A running mean about the first point: the plain sum of 1e7 coordinates near 5e6 loses the last millimetres.
+    origin = points[0]
+    centre = origin + (points - origin).mean(axis=0)
+    return centre, float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
+
+
+def _median_radius(points: np.ndarray) -> float:
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return float(np.median(distance)) or float(distance.max())
+
+
+def _extract(cloud: Any, name: str) -> np.ndarray:
+    """The raw coordinate array inside whatever was given, told apart by what it offers, not by importing it."""
+    if isinstance(cloud, Tensor):
+        return cloud.detach().cpu().numpy() if cloud.dtype != torch.bfloat16 else cloud.detach().float().cpu().numpy()
+    if isinstance(cloud, np.ndarray):
+        return cloud
+    module = type(cloud).__module__.partition(".")[0]
+    if module == "open3d":
+        return _from_open3d(cloud)
+    if module == "trimesh":
+        return _from_trimesh(cloud)
+    try:
+        return np.asarray(cloud)
+    except (ValueError, TypeError) as error:
+        raise InvalidCloud(
+            f"{name}: cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
+            "an Open3D or trimesh cloud, or a path"
+        ) from error
+
+
+def _from_open3d(cloud: Any) -> np.ndarray:
+    if hasattr(cloud, "point"):  # open3d.t.geometry
+        return cloud.point["positions"].cpu().numpy()
+    if hasattr(cloud, "triangles"):
+        import trimesh
+
+        mesh = trimesh.Trimesh(np.asarray(cloud.vertices), np.asarray(cloud.triangles), process=False)
+        return _from_trimesh(mesh)
+    return np.asarray(cloud.points)
+
+
+def _from_trimesh(cloud: Any) -> np.ndarray:
+    if hasattr(cloud, "to_geometry"):  # a Scene
+        cloud = cloud.to_geometry()
+    if len(getattr(cloud, "faces", ())):
+        import trimesh
+
+        return np.asarray(trimesh.sample.sample_surface(cloud, SURFACE_SAMPLES, seed=0)[0])
+    return np.asarray(cloud.vertices)
