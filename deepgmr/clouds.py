@@ -18,6 +18,7 @@ from deepgmr.transform import RigidTransform
 
 SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
+_SMALLEST = 1e-150  # below this a squared distance underflows
 _UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
 
 
@@ -29,7 +30,7 @@ def as_points(cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid
 
     Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
     points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
-    coordinates whose square overflows, and for points that are all equal.
+    coordinates whose square overflows or underflows, and for points that are all equal.
     """
     array = _extract(cloud, name)
     if array.dtype.kind not in "fiu":
@@ -54,6 +55,8 @@ def as_points(cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid
         raise InvalidCloud(f"{name}: a coordinate of {np.abs(points).max():.3g} overflows; check the units")
     if (points == points[0]).all():
         raise InvalidCloud(f"{name}: all {len(points)} points are equal; there is no shape to register")
+    if np.abs(points - points[0]).max() < _SMALLEST:
+        raise InvalidCloud(f"{name}: the points differ by less than {_SMALLEST:.0e}; check the units")
     return points
 
 

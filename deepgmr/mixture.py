@@ -113,13 +113,19 @@ class GaussianMixture:
         n, d = points.shape[-2:]
         if components < 1 or n < components:
             raise InvalidMixture(f"cannot fit {components} components to {n} points; ask for between 1 and {n}")
+        if max_iterations < 1:
+            raise InvalidMixture(f"expectation maximisation needs at least one iteration, got {max_iterations}")
         if not torch.isfinite(points).all():
             raise InvalidMixture("cannot fit a mixture to NaN or infinite points; drop them first")
         batch = points.shape[:-2]
         x = points.detach().reshape(-1, n, d)
+        origin = x[:, :1]  # distances lose their digits far from zero, and cdist squares them
+        x = x - origin
         if initial_means is None:
-            initial_means = _plus_plus(x, components, generator or torch.Generator(points.device).manual_seed(0))
-        nearest = torch.cdist(x, initial_means.detach().reshape(-1, components, d)).argmin(-1)
+            seeds = _plus_plus(x, components, generator or torch.Generator(points.device).manual_seed(0))
+        else:
+            seeds = initial_means.detach().reshape(-1, components, d) - origin
+        nearest = torch.cdist(x, seeds).argmin(-1)
         responsibilities = torch.nn.functional.one_hot(nearest, components).to(x.dtype)
         mixture = cls.from_responsibilities(x, responsibilities, floor=floor)
         previous = x.new_full((x.shape[0],), -math.inf)
@@ -137,7 +143,7 @@ class GaussianMixture:
         return MixtureFit(
             mixture=cls(
                 mixture.weights.reshape(*batch, components),
-                mixture.means.reshape(*batch, components, d),
+                (mixture.means + origin).reshape(*batch, components, d),
                 mixture.covariances.reshape(*batch, components, d, d),
             ),
             log_likelihood=likelihood.reshape(batch),
@@ -177,10 +183,10 @@ class GaussianMixture:
         if ((self.weights.sum(-1) - 1).abs() > _WEIGHT_TOLERANCE).any():
             worst = self.weights.sum(-1).sub(1).abs().max().item()
             raise InvalidMixture(f"weights must sum to one, off by up to {worst:.3g}; divide by their sum")
-        scale = self.covariances.abs().amax()
-        asymmetry = (self.covariances - self.covariances.mT).abs().amax()
-        if asymmetry > 1e-4 * scale:
-            raise InvalidMixture(f"covariances must be symmetric, |S - S^T| reaches {asymmetry.item():.3g}")
+        scale = self.covariances.abs().amax(dim=(-2, -1))
+        asymmetry = (self.covariances - self.covariances.mT).abs().amax(dim=(-2, -1))  # (*B, J)
+        if (asymmetry > 1e-4 * scale).any():
+            raise InvalidMixture(f"covariances must be symmetric, |S - S^T| reaches {asymmetry.max().item():.3g}")
         self._cholesky()
         return self
 
@@ -249,7 +255,9 @@ class GaussianMixture:
         white_means = (whitening @ (self.means - centre).unsqueeze(-1)).squeeze(-1)  # (*B, J, d)
         squared = (white - white_means.unsqueeze(-3)).square().sum(-1)  # (*B, N, J)
         log_determinant = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # (*B, J)
-        constant = self.weights.log() - 0.5 * (log_determinant + d * math.log(2 * math.pi))
+        present = self.weights != 0  # the logarithm of an empty component is -inf, but its gradient is not NaN
+        log_weights = torch.where(present, torch.where(present, self.weights, 1.0).log(), -math.inf)
+        constant = log_weights - 0.5 * (log_determinant + d * math.log(2 * math.pi))
         return constant.unsqueeze(-2) - 0.5 * squared
 
     def log_prob(self, x: Tensor) -> Tensor:

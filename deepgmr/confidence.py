@@ -1,0 +1,97 @@
+"""How far to trust an answer: one calibrated probability, and one word with its remedy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+_AMBIGUOUS = 0.03  # a rival whose score is within this of the winner's explains the clouds as well
+_DEGENERATE = 0.004  # observability below which the clouds can slide or turn on one another
+_LOW_OVERLAP = 0.12
+_TRUSTED = 0.5
+
+
+class Status(str, Enum):
+    """What became of a registration. The value is the word for machines, `sentence` is for people."""
+
+    sentence: str
+
+    OK = "ok", "the clouds are registered"
+    AMBIGUOUS = (
+        "ambiguous",
+        "other motions explain the clouds as well (see the alternatives): the shape repeats or is symmetric; "
+        "give an initial motion or a largest rotation",
+    )
+    DEGENERATE = (
+        "degenerate",
+        "the shared geometry leaves some motion free (a line, a plane, a sphere, a surface of revolution); "
+        "give clouds that also hold edges or corners",
+    )
+    LOW_OVERLAP = (
+        "low_overlap",
+        "hardly any of the clouds was seen in both; give scans that share more, or an initial motion",
+    )
+    UNCERTAIN = (
+        "uncertain",
+        "no motion explains the clouds well enough to be trusted; give cleaner or more overlapping clouds, "
+        "or an initial motion",
+    )
+
+    def __new__(cls, value: str, sentence: str) -> Status:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against an answer; every number is free of units."""
+
+    score: float  # of the winner, in [0, 1]
+    rival: float  # the score of the best different motion, in [0, 1]
+    source_overlap: float
+    target_overlap: float
+    observability: float  # least over largest eigenvalue of the information of the matched points
+    components: int  # of the smaller surface
+
+
+# Logistic regression on procedural pairs; `python scripts/calibrate.py` fits and prints these numbers.
+_INTERCEPT = -3.0
+_COEFFICIENTS = {"score": 6.0, "margin": 6.0, "overlap": 2.0, "log_observability": 0.1, "log_components": 0.0}
+
+
+def features(evidence: Evidence) -> dict[str, float]:
+    """The regressors of the confidence, by name."""
+    return {
+        "score": evidence.score,
+        "margin": evidence.score - evidence.rival,
+        "overlap": min(evidence.source_overlap, evidence.target_overlap),
+        "log_observability": math.log10(max(evidence.observability, 1e-6)),
+        "log_components": math.log10(evidence.components),
+    }
+
+
+def confidence(evidence: Evidence) -> float:
+    """The probability in (0, 1) that the answer is right, up to the symmetry of the shape."""
+    values = features(evidence)
+    logit = _INTERCEPT + sum(weight * values[name] for name, weight in _COEFFICIENTS.items())
+    return 1 / (1 + math.exp(-max(min(logit, 30.0), -30.0)))
+
+
+def judge(evidence: Evidence) -> tuple[Status, float]:
+    """The status of an answer and its confidence. Only `Status.OK` is an answer to act on."""
+    probability = confidence(evidence)
+    if evidence.observability < _DEGENERATE:
+        return Status.DEGENERATE, min(probability, _TRUSTED / 2)
+    if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP and probability < _TRUSTED:
+        return Status.LOW_OVERLAP, probability
+    if probability < _TRUSTED:
+        return Status.UNCERTAIN, probability
+    if evidence.score - evidence.rival < _AMBIGUOUS:
+        return Status.AMBIGUOUS, probability
+    return Status.OK, probability

@@ -1,0 +1,86 @@
+"""The disk at the boundary: what may be read, where may be written, and writing whole files or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from deepgmr.errors import InvalidFile
+
+
+def check_readable(path: Path) -> int:
+    """The size in bytes of a regular, non-empty, readable file; anything else raises InvalidFile."""
+    try:
+        if path.is_dir():
+            raise InvalidFile(f"{path}: is a directory; give the path of a file")
+        if not path.exists():
+            hint = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
+            raise InvalidFile(f"{path}: no such file{hint}; check the path")
+        if not path.is_file():
+            raise InvalidFile(f"{path}: is not a regular file; save the data to a file first")
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidFile):
+            raise
+        raise InvalidFile(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from None
+    if size == 0:
+        raise InvalidFile(f"{path}: is empty (0 bytes); export it again")
+    return size
+
+
+def check_writable(path: Path) -> None:
+    """Raise InvalidFile unless a file can be created (or replaced) at `path`; leaves nothing behind."""
+    try:
+        place = Path(os.path.realpath(path))
+        if place.is_dir():
+            raise InvalidFile(f"{path}: is a directory; give the path of the file to write")
+        if place.exists() and not place.is_file():
+            raise InvalidFile(f"{path}: is not a regular file; give the path of a file to write")
+        if not place.parent.is_dir():
+            raise InvalidFile(f"{path}: cannot be written, there is no folder {place.parent}; create it first")
+        if place.exists() and not os.access(place, os.W_OK):
+            raise InvalidFile(f"{path}: cannot be replaced, it is write-protected; choose another path")
+        trial = _beside(place)
+        with trial.open("xb"):
+            pass
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidFile):
+            raise
+        raise InvalidFile(f"{path}: cannot be written ({reason(error)}); choose another folder") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream that becomes the file at `path` only once everything was written; on any failure nothing remains.
+
+    The bytes go to a temporary file in the same folder, which is then renamed in one step.
+    """
+    check_writable(path)
+    place = Path(os.path.realpath(path))  # through a link, so that the link stays one
+    temporary = _beside(place)
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(place)
+    except OSError as error:
+        raise InvalidFile(f"{path}: could not be written ({reason(error)}); nothing was left behind") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What the system said, in a few words on one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{place.name[:80]}.{secrets.token_hex(4)}.part")

@@ -1,0 +1,173 @@
+"""From a coarse motion to a fine one: generalised ICP on the components, then on the full clouds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import small_gicp
+import torch
+from scipy.spatial import cKDTree
+
+from deepgmr.search import Prior
+from deepgmr.solver import weighted_procrustes
+from deepgmr.surface import Surface, reduce_to
+from deepgmr.transform import RigidTransform
+
+FULL_RESOLUTION = 10_000  # points of each cloud that the last polish looks at; more change the answer by nothing
+_NEIGHBOURS = 12
+_FREE = 1e-9  # share of the largest information below which a direction counts as free in the covariance
+
+
+def refine_together(motions: RigidTransform, source: Surface, target: Surface, prior: Prior) -> RigidTransform:
+    """Pull each of the motions (H,) to its nearest fit of the components, by generalised ICP (Segal et al. 2009).
+
+    Two rounds: a wide one that forgives the coarseness of a hypothesis, and a narrow one that forgets what does not
+    overlap. Motions that leave what the prior allows are dropped.
+    """
+    spacing = max(source.spacing, target.spacing)
+    refined = []
+    for matrix in motions.matrix.double().numpy():
+        for reach in (max(4 * spacing, 0.1), max(2 * spacing, 0.03)):
+            matrix = _align(source.cloud, target.cloud, target.cloud_tree, matrix, reach, iterations=8)
+        refined.append(matrix)
+    return prior.apply(RigidTransform.from_matrix(torch.from_numpy(np.stack(refined))))
+
+
+@dataclass(frozen=True, eq=False)
+class Polish:
+    """The final motion in the pair's frame, and what the points say of its precision."""
+
+    target_from_source: RigidTransform  # float64
+    information: np.ndarray  # (6, 6) of (rotation vector, translation), left, target frame; inverse noise included
+    observability: float  # least over largest eigenvalue of the information about the centre of the matched points
+    distance: float  # root mean square distance of matched points, frame units
+
+
+def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, reach: float, iterations: int) -> Polish:
+    """Generalised ICP at full resolution from a motion that is already close.
+
+    source (N, 3), target (M, 3), float64, in the frame; `reach` is the precision of the initial motion, frame units.
+    With no iterations the motion stays as it is and is only observed.
+
+    Where the clouds turn out to hold the very same points, the last steps are closed-form point-to-point ones, which
+    are exact where surfaces can only slide.
+    """
+    source, target = reduce_to(source, FULL_RESOLUTION), reduce_to(target, FULL_RESOLUTION)
+    source_cloud, _ = _prepare(source)
+    target_cloud, target_tree = _prepare(target)
+    tree = cKDTree(target)
+    spacing = float(np.median(tree.query(target[:: max(1, len(target) // 1000)], 2)[0][:, 1]))
+    matrix = initial.matrix.double().numpy()
+    narrow = min(reach, max(3 * spacing, reach / 4))
+    same = False
+    if iterations:
+        for radius in (reach, narrow):
+            matrix = _align(source_cloud, target_cloud, target_tree, matrix, radius, iterations=iterations)
+        matrix, same = _point_to_point(source, target, tree, matrix, spacing)
+    return _observe(source, target, target_cloud, tree, matrix, radius=narrow, same=same)
+
+
+def _prepare(points: np.ndarray) -> tuple[Any, Any]:
+    cloud = small_gicp.PointCloud(points)
+    tree = small_gicp.KdTree(cloud)
+    small_gicp.estimate_normals_covariances(cloud, tree, min(_NEIGHBOURS, len(points)))
+    return cloud, tree
+
+
+def _align(source: Any, target: Any, tree: Any, start: np.ndarray, reach: float, *, iterations: int) -> np.ndarray:
+    # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
+    result = small_gicp.align(
+        target,
+        source,
+        tree,
+        start,
+        registration_type="GICP",
+        max_correspondence_distance=reach,
+        num_threads=1,
+        max_iterations=iterations,
+        rotation_epsilon=1e-5,
+        translation_epsilon=1e-5,
+    )
+    matrix = np.array(result.T_target_source)
+    if result.num_inliers < 3 or not np.isfinite(matrix).all():
+        return start  # nothing within reach: the hypothesis stays as it was and is ranked as such
+    left, _, right = np.linalg.svd(matrix[:3, :3])  # many small steps leave rounding in the rotation
+    matrix[:3, :3] = left @ right
+    return matrix
+
+
+def _point_to_point(
+    source: np.ndarray, target: np.ndarray, tree: cKDTree, matrix: np.ndarray, spacing: float
+) -> tuple[np.ndarray, bool]:
+    """Closed-form steps on nearest pairs, kept only if they show the points of the clouds to be the same ones."""
+    start = matrix
+    for _ in range(20):
+        moved = source @ matrix[:3, :3].T + matrix[:3, 3]
+        distance, index = tree.query(moved, distance_upper_bound=spacing)
+        close = np.isfinite(distance)
+        if close.sum() < 3:
+            return start, False
+        step = weighted_procrustes(
+            torch.from_numpy(source[close]),
+            torch.from_numpy(target[index[close]]),
+            torch.ones(int(close.sum()), dtype=torch.float64),
+        ).target_from_source
+        updated = step.matrix.numpy()
+        settled = np.abs(updated - matrix).max() < 1e-12
+        matrix = updated
+        if settled:
+            break
+    moved = source @ matrix[:3, :3].T + matrix[:3, 3]
+    distance, _ = tree.query(moved, distance_upper_bound=spacing)
+    close = np.isfinite(distance)
+    same = bool(close.sum() >= 3 and np.sqrt(np.mean(distance[close] ** 2)) < 0.1 * spacing)
+    return (matrix, True) if same else (start, False)
+
+
+def _observe(
+    source: np.ndarray,
+    target: np.ndarray,
+    target_cloud: Any,
+    tree: cKDTree,
+    matrix: np.ndarray,
+    *,
+    radius: float,
+    same: bool,
+) -> Polish:
+    """What the matched points say of the motion: the information of their point-to-plane residuals.
+
+    Each matched point y with target normal n measures n^T (w x y + v) with the variance of the residuals; points
+    known to be the same ones measure all three directions.
+    """
+    moved = source @ matrix[:3, :3].T + matrix[:3, 3]
+    distance, index = tree.query(moved, distance_upper_bound=radius)
+    close = np.isfinite(distance)
+    y, residual = moved[close], moved[close] - target[index[close]]
+    normals = target_cloud.normals()[index[close], :3]
+    directions = [np.broadcast_to(axis, y.shape) for axis in np.eye(3)] if same else [normals]
+    centre = y.mean(axis=0) if len(y) else np.zeros(3)
+    jacobian = np.concatenate([np.hstack([np.cross(y, n), n]) for n in directions])  # (rows, 6)
+    centred = np.concatenate([np.hstack([np.cross(y - centre, n), n]) for n in directions])
+    errors = np.concatenate([(residual * n).sum(1) for n in directions])
+    noise = max(float(np.mean(errors**2)) if len(errors) else 1.0, 1e-18)
+    values = np.linalg.eigvalsh(_unit_lever(centred)) if len(y) >= 3 else np.zeros(6)
+    motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
+    rms = float(np.sqrt(np.mean(distance[close] ** 2))) if len(y) else float("inf")
+    observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
+    return Polish(motion, jacobian.T @ jacobian / noise, observability, rms)
+
+
+def _unit_lever(jacobian: np.ndarray) -> np.ndarray:
+    """J^T J with rotations measured at the root-mean-square lever arm, so that its eigenvalues compare."""
+    lever = np.sqrt(np.mean(jacobian[:, :3] ** 2) / max(np.mean(jacobian[:, 3:] ** 2), 1e-300))
+    scaled = np.hstack([jacobian[:, :3] / max(lever, 1e-300), jacobian[:, 3:]])
+    return scaled.T @ scaled
+
+
+def covariance_of(information: np.ndarray) -> np.ndarray:
+    """The inverse (6, 6), finite where a direction is free: there the variance is 1e9 times the smallest one's."""
+    values, vectors = np.linalg.eigh(information)
+    top = max(values[-1], np.finfo(float).tiny)
+    return (vectors / np.maximum(values, _FREE * top)) @ vectors.T

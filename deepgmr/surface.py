@@ -1,0 +1,98 @@
+"""A cloud as the search sees it: a few hundred components, each a point with its normal and its neighbourhood.
+
+Both clouds of a pair are reduced with one voxel size, so that neighbourhoods of equally many components are
+neighbourhoods of equal size, whatever the two sensors' densities were. The components are the disks of a Gaussian
+mixture: round in the tangent plane, thin along the normal (the covariances of generalised ICP, Segal et al. 2009).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import small_gicp
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+COMPONENTS = 1500  # of the larger cloud of a pair, when it has more points than that
+_NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
+_FOR_NORMALS = 16
+_FOR_SIDE = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The components of one cloud, in the common frame of its pair."""
+
+    points: Tensor  # (J, 3) float32
+    normals: Tensor  # (J, 3) float32, unit, towards the hollow side of their neighbourhood
+    neighbours: Tensor  # (J, K) int64, nearest first, without the component itself
+    spacing: float  # median distance to the nearest other component
+    tree: cKDTree  # of the points
+    cloud: Any  # small_gicp.PointCloud with covariances
+    cloud_tree: Any  # small_gicp.KdTree
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, points: np.ndarray) -> Surface:
+        """The surface through points (J, 3) float64, every point a component. Needs at least three points."""
+        cloud = small_gicp.PointCloud(points)
+        cloud_tree = small_gicp.KdTree(cloud)
+        small_gicp.estimate_normals_covariances(cloud, cloud_tree, min(_FOR_NORMALS, len(points)))
+        tree = cKDTree(points)
+        distances, neighbours = tree.query(points, min(_NEIGHBOURS + 1, len(points)))
+        x = torch.from_numpy(points).float()
+        index = torch.from_numpy(neighbours[:, 1:])
+        normals = torch.from_numpy(np.array(cloud.normals()[:, :3])).float()
+        side = ((x[index[:, :_FOR_SIDE]] - x.unsqueeze(1)) * normals.unsqueeze(1)).sum((-1, -2))
+        normals = torch.where((side < 0).unsqueeze(-1), -normals, normals)
+        return cls(x, normals, index, float(np.median(distances[:, 1])), tree, cloud, cloud_tree)
+
+
+def surfaces(source: np.ndarray, target: np.ndarray, *, components: int = COMPONENTS) -> tuple[Surface, Surface]:
+    """The surfaces of a pair (N, 3), (M, 3) at one resolution, the larger with about `components` components.
+
+    Clouds that have no more points than that, and are about equally dense, are used as they are.
+    """
+    voxel = max(_voxel(source, components), _voxel(target, components))
+    sparse, dense = sorted((_spacing(source), _spacing(target)), reverse=True)
+    if sparse > 1.5 * dense:
+        voxel = max(voxel, sparse)
+    reduced = [reduce(points, voxel) if voxel else points for points in (source, target)]
+    return Surface.of(reduced[0]), Surface.of(reduced[1])
+
+
+def reduce(points: np.ndarray, voxel: float) -> np.ndarray:
+    """The mean of the points in every occupied voxel; deterministic. At least three points are kept."""
+    kept = small_gicp.voxelgrid_sampling(points, voxel).points()[:, :3]
+    return np.array(kept) if len(kept) >= min(32, len(points)) else points
+
+
+def reduce_to(points: np.ndarray, count: int) -> np.ndarray:
+    """About `count` points that cover the cloud evenly, or the cloud itself if it has no more."""
+    voxel = _voxel(points, count)
+    return reduce(points, voxel) if voxel else points
+
+
+def _voxel(points: np.ndarray, count: int) -> float:
+    """The voxel size that leaves about `count` points of a surface; 0 if there are no more than that."""
+    if len(points) <= count:
+        return 0.0
+    size = float(np.ptp(points, axis=0).max()) / math.sqrt(count)
+    for _ in range(6):
+        ratio = small_gicp.voxelgrid_sampling(points, size).size() / count
+        if 0.85 < ratio < 1.15:
+            break
+        size *= math.sqrt(ratio)
+    return size
+
+
+def _spacing(points: np.ndarray) -> float:
+    """The median distance to the nearest other point, from a sample of at most a thousand points."""
+    sample = points[:: max(1, len(points) // 1000)]
+    return float(np.median(cKDTree(points).query(sample, 2)[0][:, 1]))

@@ -1,0 +1,115 @@
+"""The settings of a training: frozen dataclasses with defaults, presets by name, TOML in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepgmr import checkpoint
+from deepgmr.datasets.pairs import PROTOCOLS
+from deepgmr.errors import InvalidConfig
+from deepgmr.networks.model import PRESETS as NETWORKS
+from deepgmr.networks.model import NetworkConfig
+
+LOSS_NAMES = (
+    "distance",
+    "pose",
+    "kl",
+    "kl_symmetric",
+    "kl_variational",
+    "agreement",
+)  # defined in `deepgmr.training.tasks`
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs."""
+
+    protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.PROTOCOLS`
+    categories: int = 40  # the first so many
+    queries: int = 512  # points whose responsibilities are computed, corresponding ones in both clouds; 0: all
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW (Loshchilov and Hutter 2019) with linear warm-up and cosine decay, and an average of the weights."""
+
+    steps: int = 8000
+    batch: int = 32  # pairs a step, over all processes
+    rate: float = 3e-3  # the highest learning rate
+    final_rate: float = 1e-5
+    warmup: int = 200  # steps
+    weight_decay: float = 1e-3
+    clip: float = 1.0  # largest gradient norm
+    average: float = 0.999  # of the weights (EMA), a step; 0 for none
+    precision: str = "bf16"  # or "fp32"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what is learned; saved in every checkpoint."""
+
+    name: str = "deepgmr"
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    losses: dict[str, float] = field(
+        default_factory=lambda: {"distance": 1.0}
+    )  # weight of each; the names are LOSS_NAMES
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.losses if name not in LOSS_NAMES]
+        if unknown or not self.losses:
+            raise InvalidConfig(f"unknown losses {unknown}; choose among {', '.join(LOSS_NAMES)}")
+        if self.data.protocol not in PROTOCOLS:
+            raise InvalidConfig(f"unknown protocol `{self.data.protocol}`; choose among {', '.join(PROTOCOLS)}")
+        if self.optimiser.precision not in ("bf16", "fp32"):
+            raise InvalidConfig(f"precision is bf16 or fp32, got `{self.optimiser.precision}`")
+        if self.optimiser.steps < 1 or self.optimiser.batch < 1:
+            raise InvalidConfig("a training needs at least one step of one pair")
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "deepgmr": TrainingConfig(),
+    "deepgmr-unseen": TrainingConfig(name="deepgmr-unseen", data=DataConfig(categories=20)),
+    "paper": TrainingConfig(
+        name="paper",
+        network=NETWORKS["paper"],
+        data=DataConfig(queries=0),
+        optimiser=OptimiserConfig(steps=30_000, rate=1e-3),
+        losses={"pose": 1.0},
+    ),
+}
+
+
+def read_config(path: str | Path) -> TrainingConfig:
+    """A configuration from a TOML file; what it leaves out keeps its default. Raises `InvalidConfig`."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidConfig(f"cannot read {path}: {error}") from error
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InvalidConfig(f"{path}: unknown preset `{preset}`; the presets are {', '.join(PRESETS)}")
+        values = _merged(checkpoint.to_plain(PRESETS[preset]), values)
+    try:
+        return checkpoint.from_plain(TrainingConfig, values)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        # The losses are replaced as a whole: a file that names its losses means those and no others.
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict) and key != "losses"
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged

@@ -1,0 +1,157 @@
+"""The loop: steps until done, out of time or interrupted; checkpoints, numbers and validation on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepgmr.errors import InvalidConfig
+from deepgmr.training.config import TrainingConfig
+from deepgmr.training.progress import TensorBoard
+from deepgmr.training.state import Run
+from deepgmr.training.tasks import PairTask, Task
+
+Progress = Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a training stopped."""
+
+    step: int
+    finished: bool  # all steps done; otherwise the time limit or an interrupt came first
+    checkpoint: Path
+    history: tuple[dict[str, float], ...]
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    task: Task | None = None,
+    resume: bool = False,
+    time_limit: float | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    checkpoint_seconds: float = 120.0,
+    log_every: int = 25,
+    validate_every: int = 1000,
+    tensorboard: bool = False,
+) -> Result:
+    """Train; `out` gets checkpoint.safetensors and history.jsonl as it goes, and in the end NAME.safetensors.
+
+    data          folder of ModelNet40 in its official HDF5 layout, unless a `task` is given
+    resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
+    time_limit    seconds of wall clock after which to save and stop; a later resume goes on from there
+    progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
+
+    Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
+    """
+    start = time.monotonic()
+    rank, processes = _join()
+    if task is None:
+        if data is None:
+            raise InvalidConfig("give the folder of ModelNet40 (data=..., on the command line --data)")
+        task = PairTask.from_modelnet(config, data)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    run = Run(config, task, Path(out), where, rank=rank, processes=processes)
+    run.begin(resume=resume)
+    report = _Report(run, progress, tensorboard=tensorboard)
+    steps, last_save = config.optimiser.steps, start
+    with _interrupts() as interrupted:
+        while run.step < steps:
+            report.add(run.advance())
+            if run.step % validate_every == 0 or run.step == steps:
+                report.validate()
+            if run.step % log_every == 0 or run.step == steps:
+                report.write()
+            now = time.monotonic()
+            if run.agree(bool(interrupted) or (time_limit is not None and now - start >= time_limit)):
+                break
+            if now - last_save >= checkpoint_seconds:
+                run.save()
+                last_save = now
+    run.save()
+    if run.step >= steps:
+        run.publish()
+    report.close()
+    return Result(run.step, run.step >= steps, run.path, tuple(run.history))
+
+
+class _Report:
+    """Means of the numbers since the last report, to the history, the progress callback and TensorBoard."""
+
+    def __init__(self, run: Run, progress: Progress | None, *, tensorboard: bool) -> None:
+        self.run = run
+        self.progress = progress if run.rank == 0 else None
+        self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.rank == 0 else None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.extra: dict[str, float] = {}
+        self.since, self.shown = time.monotonic(), self.run.step
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def validate(self) -> None:
+        with self.run.averaged_weights():
+            numbers = self.run.task.validate(self.run.model)
+            clouds = self.run.task.example(self.run.model) if self.board is not None else None
+        self.extra = {f"validation {name}": value for name, value in numbers.items()}
+        if self.board is not None and clouds is not None:
+            self.board.picture(clouds, self.run.step)
+
+    def write(self) -> None:
+        steps, seconds = self.run.step - self.shown, time.monotonic() - self.since
+        row = {"step": float(self.run.step)} | {name: value / steps for name, value in self.sums.items()} | self.extra
+        row["pairs_per_second"] = steps * self.run.config.optimiser.batch / seconds
+        row["seconds_left"] = (self.run.config.optimiser.steps - self.run.step) * seconds / steps
+        self.run.log(row)
+        if self.board is not None:
+            self.board.scalars(row)
+        if self.progress is not None:
+            self.progress(row)
+        self._restart()
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def _join() -> tuple[int, int]:
+    """This process's rank and how many there are; joins the group that torchrun describes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return 0, 1
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM fill the list instead of ending the process, so that the step ends and is saved."""
+    caught: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    with contextlib.suppress(ValueError):  # only the main thread may listen
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda received, frame: caught.append(received))
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

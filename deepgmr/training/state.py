@@ -1,0 +1,222 @@
+"""The state of a training between two steps, the step, and the files it lives in.
+
+Every random number of step s is drawn from a generator seeded by (seed, s), so a run killed at any moment and resumed
+from its last checkpoint repeats the same steps bit for bit, and there is no random state to save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepgmr import checkpoint
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.training.config import OptimiserConfig, TrainingConfig
+from deepgmr.training.tasks import Task, to_device
+
+
+class Run:
+    """The state of a training between two steps, and the step."""
+
+    def __init__(
+        self, config: TrainingConfig, task: Task, out: Path, device: torch.device, *, rank: int, processes: int
+    ) -> None:
+        if config.optimiser.batch % processes:
+            raise InvalidConfig(
+                f"a batch of {config.optimiser.batch} pairs does not divide among {processes} processes"
+            )
+        self.config, self.task, self.out, self.device = config, task, out, device
+        self.rank, self.processes = rank, processes
+        self.path = out / "checkpoint.safetensors"
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.model = task.build(self._generator(-1)).to(device)
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.parameters = [parameter for _, parameter in self.model.named_parameters()]
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        decayed = [p for p in self.parameters if p.ndim > 1]  # biases and normalisations are not pulled to zero
+        other = [p for p in self.parameters if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": config.optimiser.weight_decay},
+            {"params": other, "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=config.optimiser.rate, betas=(0.9, 0.99))
+
+    # -- one step ----------------------------------------------------------------------------------------------
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns the numbers of this step, averaged over the processes."""
+        began = time.monotonic()
+        batch = self.task.make_batch(self._generator(self.step), rank=self.rank, processes=self.processes)
+        batch = to_device(batch, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optimiser.precision == "bf16"):
+            loss, numbers = self.task.loss(self.model, batch)
+        self.optimiser.zero_grad(set_to_none=False)
+        loss.backward()
+        self._share_gradients()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient of step {self.step} is not finite, so it was not taken; resume from the last checkpoint "
+                'with a lower rate or precision = "fp32"'
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config.optimiser, self.step)
+        self.optimiser.step()
+        decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.step += 1
+        self.seconds += time.monotonic() - began
+        values = torch.stack([loss.detach(), *(value.detach() for value in numbers.values()), norm.detach()]).double()
+        self._mean(values)
+        return dict(zip(["loss", *numbers, "gradient"], values.tolist(), strict=True))
+
+    def _generator(self, step: int) -> torch.Generator:
+        # Neighbouring seeds give unrelated streams: the Mersenne twister's state is filled by a scrambling recurrence.
+        return torch.Generator().manual_seed((self.config.seed * 0x9E3779B1 + step + 1) % 2**63)
+
+    def _share_gradients(self) -> None:
+        if self.processes == 1:
+            return
+        flat = torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None])
+        self._mean(flat)
+        start = 0
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                size = parameter.grad.numel()
+                parameter.grad.copy_(flat[start : start + size].view_as(parameter.grad))
+                start += size
+
+    def _mean(self, values: Tensor) -> None:
+        if self.processes > 1:
+            torch.distributed.all_reduce(values)
+            values /= self.processes
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process wants to stop; all then stop at the same step."""
+        if self.processes == 1:
+            return stop
+        wish = torch.tensor([float(stop)], device=self.device)
+        torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
+        return bool(wish.item())
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within, the network has the averaged weights and is in evaluation mode."""
+        own = [parameter.detach().clone() for parameter in self.parameters]
+        self._put(self.average)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train()
+            self._put(own)
+
+    def _put(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def begin(self, *, resume: bool) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            return
+        if not resume:
+            raise InvalidConfig(f"{self.out} already holds a training; resume it (--resume) or choose another folder")
+        saved = checkpoint.read(self.path)
+        effective = checkpoint.to_plain(self.config)
+        different = sorted(key for key in effective if saved.provenance.get("training", {}).get(key) != effective[key])
+        if different:
+            raise InvalidConfig(
+                f"{self.path} was trained with another configuration; differing: {', '.join(different)}"
+            )
+        try:
+            self.model.load_state_dict(saved.part("model"))
+            average, state = saved.part("ema"), saved.part("optimizer")
+            self.average = [average[name].to(self.device) for name in self.names]
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                self.optimiser.state[parameter] = {
+                    key: state[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+            self.step, self.seconds = int(saved.state["step"]), float(saved.state["seconds"])
+        except (KeyError, RuntimeError) as error:
+            raise InvalidCheckpoint(f"{self.path} is a checkpoint, but not one to resume from: {error}") from error
+        self.history = [row for row in _read_history(self.out) if row["step"] <= self.step]
+        if self.rank == 0:
+            _write_history(self.out, self.history)
+
+    def save(self) -> None:
+        """Everything needed to go on, in one file that is replaced atomically."""
+        if self.rank != 0:
+            return
+        buffers = {name for name, _ in self.model.named_buffers()}
+        model = self.model.state_dict()
+        tensors = {f"model.{name}": value for name, value in model.items()}
+        tensors |= {f"ema.{name}": value.clone() for name, value in model.items() if name in buffers}
+        for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
+            tensors[f"ema.{name}"] = average
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        state = {"step": self.step, "seconds": self.seconds}
+        kind, network = checkpoint.describe(self.model)
+        checkpoint.write(self.path, checkpoint.Checkpoint(kind, network, self._provenance(), state, tensors))
+
+    def publish(self) -> None:
+        """The averaged weights alone, small enough to ship."""
+        if self.rank != 0:
+            return
+        saved = checkpoint.read(self.path)
+        tensors = {f"model.{name}": value for name, value in saved.part("ema").items()}
+        target = self.out / f"{self.config.name}.safetensors"
+        checkpoint.write(target, replace(saved, state={}, tensors=tensors))
+
+    def log(self, row: dict[str, float]) -> None:
+        self.history.append(row)
+        if self.rank == 0:
+            with (self.out / "history.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "training": checkpoint.to_plain(self.config),
+            "steps": self.step,
+            "pairs": self.step * self.config.optimiser.batch,
+            "seconds": round(self.seconds, 1),
+            "torch": str(torch.__version__),
+        }
+
+
+def learning_rate(config: OptimiserConfig, step: int) -> float:
+    """Linear from 0 over the warm-up, then half a cosine down to the final rate."""
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.final_rate + (config.rate - config.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _read_history(out: Path) -> list[dict[str, float]]:
+    path = out / "history.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # a kill may cut the last line short
+            rows.append(json.loads(line))
+    return rows
+
+
+def _write_history(out: Path, rows: list[dict[str, float]]) -> None:
+    path, temporary = out / "history.jsonl", out / ".history.jsonl"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    temporary.replace(path)

@@ -1,0 +1,184 @@
+"""What is trained: a network, where its batches come from, and the losses by name.
+
+`PairTask` is DeepGMR on pairs cut from ModelNet40; anything else that fits `Task` trains through the same loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepgmr import divergence, metrics
+from deepgmr.datasets.modelnet import read_modelnet
+from deepgmr.datasets.pairs import PairBatch, make_pairs
+from deepgmr.networks.features import gather_points
+from deepgmr.networks.model import DeepGMR, Prediction
+from deepgmr.training.config import TrainingConfig
+from deepgmr.transform import RigidTransform
+
+Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)
+
+
+def distance_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The mean distance (B) of the source's points under the answer and under the truth: what is reported."""
+    difference = prediction.motion.apply(pair.source) - pair.target_from_source.apply(pair.source)
+    return (difference.square().sum(-1) + 1e-6).sqrt().mean(-1)  # smooth at zero
+
+
+def pose_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The paper's: |T T*^-1 - I|^2 (B), mean over the sixteen entries (Yuan et al. 2020, section 4)."""
+    error = prediction.motion.compose(pair.target_from_source.inverse()).matrix
+    return (error - torch.eye(4, dtype=error.dtype, device=error.device)).square().mean((-2, -1))
+
+
+def kl_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The same-index bound (B) on KL(T*#source || target): mixtures must agree once the true motion is applied."""
+    return divergence.same_index_loss(prediction.source_mixture, prediction.target_mixture, pair.target_from_source)
+
+
+def kl_symmetric_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The same-index bound (B) in both directions."""
+    mixtures = prediction.source_mixture, prediction.target_mixture
+    return divergence.symmetric_same_index_loss(*mixtures, pair.target_from_source)
+
+
+def kl_variational_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The variational estimate (B) of KL(T*#source || target) (Hershey and Olsen 2007)."""
+    return divergence.variational_loss(prediction.source_mixture, prediction.target_mixture, pair.target_from_source)
+
+
+def agreement_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
+    """The symmetric KL (B) between the responsibilities of the same point in the two clouds, mean over points.
+
+    Needs pairs with full correspondence. Zero for a network that tells no points apart: use it beside another loss.
+    """
+    p, q = prediction.source_responsibilities, prediction.target_responsibilities
+    if p.shape[1] == pair.source.shape[1]:  # otherwise the queried points correspond row by row
+        q = gather_points(q, pair.correspondence())
+    return 0.5 * (divergence.kl_histograms(p, q) + divergence.kl_histograms(q, p)).mean(-1)
+
+
+LOSSES: dict[str, Loss] = {
+    "distance": distance_loss,
+    "pose": pose_loss,
+    "kl": kl_loss,
+    "kl_symmetric": kl_symmetric_loss,
+    "kl_variational": kl_variational_loss,
+    "agreement": agreement_loss,
+}
+
+
+class Task(Protocol):
+    """What the loop needs to know of the thing it trains."""
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        """The network at step zero."""
+
+    def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> Any:
+        """This process's share of the batch the generator describes; all shares together are what one would get."""
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of the batch, and numbers to show (means over the batch)."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Numbers on pairs that training does not see; empty if there are none."""
+
+    def example(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor] | None:
+        """One pair to look at, (N, 3) each: source, target, registered source; or none."""
+
+
+class PairTask:
+    """DeepGMR on pairs cut from ModelNet40."""
+
+    def __init__(self, config: TrainingConfig, clouds: Tensor, held_out: Tensor | None = None) -> None:
+        self.config = config
+        self.clouds = clouds  # (n, K, 3)
+        self.held_out = held_out  # (B, K, 3) or none: for validation
+
+    @classmethod
+    def from_modelnet(cls, config: TrainingConfig, root: str | Path) -> PairTask:
+        """The training split of the chosen categories, and 64 clouds of the same categories' test split."""
+        train = read_modelnet(root, "train", categories=config.data.categories)
+        test = read_modelnet(root, "test", categories=config.data.categories, drop_duplicates=True)
+        chosen = torch.linspace(0, len(test) - 1, min(64, len(test))).long()
+        return cls(config, torch.from_numpy(train.points), torch.from_numpy(test.points)[chosen])
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global state: lend it ours
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            model = DeepGMR(self.config.network)
+        sample = torch.randint(len(self.clouds), (64,), generator=generator)
+        model.calibrate(make_pairs(self.clouds[sample], self.config.data.protocol, generator=generator).source)
+        return model
+
+    def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
+        rows = torch.randint(len(self.clouds), (self.config.optimiser.batch,), generator=generator)
+        # All pairs are drawn by every process, which is cheap, and all but its own forgotten.
+        pair = make_pairs(self.clouds[rows], self.config.data.protocol, generator=generator)
+        return _rows(pair, slice(rank, None, processes))
+
+    def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        prediction = model(batch.source, batch.target, queries=self._queries(batch))
+        with torch.autocast(batch.source.device.type, enabled=False):
+            terms = {name: LOSSES[name](prediction, batch).mean() for name in self.config.losses}
+            total = torch.stack([weight * terms[name] for name, weight in self.config.losses.items()]).sum()
+            with torch.no_grad():
+                error = metrics.mean_point_distance(batch.source, prediction.motion, batch.target_from_source)
+            return total, terms | {"error": error.mean(), "recall@.05": (error < 0.05).float().mean()}
+
+    @torch.no_grad()
+    def example(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor] | None:
+        if self.held_out is None:
+            return None
+        pair = to_device(self._held_out_pairs(1), next(model.parameters()).device)
+        moved = model(pair.source, pair.target).motion.apply(pair.source)
+        return pair.source[0], pair.target[0], moved[0]
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        if self.held_out is None:
+            return {}
+        pair = to_device(self._held_out_pairs(len(self.held_out)), next(model.parameters()).device)
+        motions = [model(*clouds).motion for clouds in zip(pair.source.split(8), pair.target.split(8), strict=True)]
+        estimate = RigidTransform(*(torch.cat([getattr(m, k) for m in motions]) for k in ("rotation", "translation")))
+        error = metrics.mean_point_distance(pair.source, estimate, pair.target_from_source)
+        return {"error": float(error.mean())} | {
+            f"recall@{t:g}": float((error < t).float().mean()) for t in (0.2, 0.05)
+        }
+
+    def _held_out_pairs(self, count: int) -> PairBatch:
+        generator = torch.Generator().manual_seed(0)  # the same pairs at every validation
+        clouds = self.clouds[:0] if self.held_out is None else self.held_out[:count]
+        return make_pairs(clouds, self.config.data.protocol, generator=generator)
+
+    def _queries(self, batch: PairBatch) -> tuple[Tensor, Tensor] | None:
+        """The first rows of the source, which are in random order, and the same points in the target."""
+        count = self.config.data.queries
+        if not 0 < count < batch.source.shape[1]:
+            return None
+        there = batch.correspondence()[:, :count]
+        if (there < 0).any():
+            return None  # protocols without full correspondence use every point
+        here = torch.arange(count, device=there.device).expand_as(there)
+        return here, there
+
+
+# -- batches ---------------------------------------------------------------------------------------------------
+
+
+def _rows(pair: PairBatch, rows: slice) -> PairBatch:
+    return _mapped(pair, lambda value: value[rows])
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A `PairBatch`, or anything with a `to` method, on a device."""
+    return batch.to(device) if hasattr(batch, "to") else _mapped(batch, lambda value: value.to(device))
+
+
+def _mapped(pair: PairBatch, change: Callable[[Any], Any]) -> PairBatch:
+    changed: dict[str, Any] = {key: None if value is None else change(value) for key, value in vars(pair).items()}
+    return PairBatch(**changed)
