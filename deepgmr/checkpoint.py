@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
@@ -23,6 +21,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.files.disk import replacing
 from deepgmr.networks.model import DeepGMR, NetworkConfig
 
 FORMAT = "deepgmr"
@@ -102,8 +101,10 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write every part of a checkpoint atomically: a reader, or a kill, finds the old file or the new one."""
-    path = Path(path)
+    """Write every part of a checkpoint: a reader, or a kill, finds the old file or the new one.
+
+    Raises `InvalidFile` if it cannot be written.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     header = {
         "version": VERSION,
@@ -115,19 +116,8 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
     # One text, since safetensors writes several in no fixed order: the same content is then the same bytes.
     text = json.dumps(header | {"digest": _digest(header, tensors)}, sort_keys=True)
     data = serialise(tensors, metadata={FORMAT: text})
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise InvalidCheckpoint(f"cannot write {path}: {error}") from error
+    with replacing(Path(path)) as stream:
+        stream.write(data)
 
 
 def read(path: str | Path) -> Checkpoint:

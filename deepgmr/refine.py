@@ -15,8 +15,9 @@ from deepgmr.solver import weighted_procrustes
 from deepgmr.surface import Surface, reduce_to
 from deepgmr.transform import RigidTransform
 
-FULL_RESOLUTION = 10_000  # points of each cloud that the last polish looks at; more change the answer by nothing
+FULL_RESOLUTION = 6_000  # points of each cloud that the last polish looks at
 _NEIGHBOURS = 12
+_TINY = 10  # points below which small_gicp warns that there is no surface to fit; closed-form steps then suffice
 _FREE = 1e-9  # share of the largest information below which a direction counts as free in the covariance
 
 
@@ -27,8 +28,13 @@ def refine_together(motions: RigidTransform, source: Surface, target: Surface, p
     overlap. Motions that leave what the prior allows are dropped.
     """
     spacing = max(source.spacing, target.spacing)
+    tiny = min(len(source), len(target)) <= _TINY
+    x, y = source.points.double().numpy(), target.points.double().numpy()
     refined = []
     for matrix in motions.matrix.double().numpy():
+        if tiny:
+            refined.append(_pull(x, y, target.tree, matrix, 2 * spacing))
+            continue
         for reach in (max(4 * spacing, 0.1), max(2 * spacing, 0.03)):
             matrix = _align(source.cloud, target.cloud, target.cloud_tree, matrix, reach, iterations=8)
         refined.append(matrix)
@@ -63,7 +69,7 @@ def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, r
     narrow = min(reach, max(3 * spacing, reach / 4))
     same = False
     if iterations:
-        for radius in (reach, narrow):
+        for radius in (reach, narrow) if min(len(source), len(target)) > _TINY else ():
             matrix = _align(source_cloud, target_cloud, target_tree, matrix, radius, iterations=iterations)
         matrix, same = _point_to_point(source, target, tree, matrix, spacing)
     return _observe(source, target, target_cloud, tree, matrix, radius=narrow, same=same)
@@ -99,31 +105,36 @@ def _align(source: Any, target: Any, tree: Any, start: np.ndarray, reach: float,
 
 
 def _point_to_point(
-    source: np.ndarray, target: np.ndarray, tree: cKDTree, matrix: np.ndarray, spacing: float
+    source: np.ndarray, target: np.ndarray, tree: cKDTree, start: np.ndarray, spacing: float
 ) -> tuple[np.ndarray, bool]:
     """Closed-form steps on nearest pairs, kept only if they show the points of the clouds to be the same ones."""
-    start = matrix
-    for _ in range(20):
-        moved = source @ matrix[:3, :3].T + matrix[:3, 3]
-        distance, index = tree.query(moved, distance_upper_bound=spacing)
-        close = np.isfinite(distance)
-        if close.sum() < 3:
-            return start, False
-        step = weighted_procrustes(
-            torch.from_numpy(source[close]),
-            torch.from_numpy(target[index[close]]),
-            torch.ones(int(close.sum()), dtype=torch.float64),
-        ).target_from_source
-        updated = step.matrix.numpy()
-        settled = np.abs(updated - matrix).max() < 1e-12
-        matrix = updated
-        if settled:
-            break
-    moved = source @ matrix[:3, :3].T + matrix[:3, 3]
-    distance, _ = tree.query(moved, distance_upper_bound=spacing)
+    gap, _ = tree.query(_moved(source[:: max(1, len(source) // 200)], start))
+    if len(source) > _TINY and np.quantile(gap, 0.25) > 0.2 * spacing:  # other samples lie half a spacing apart
+        return start, False
+    matrix = _pull(source, target, tree, start, spacing)
+    distance, _ = tree.query(_moved(source, matrix), distance_upper_bound=spacing)
     close = np.isfinite(distance)
     same = bool(close.sum() >= 3 and np.sqrt(np.mean(distance[close] ** 2)) < 0.1 * spacing)
     return (matrix, True) if same else (start, False)
+
+
+def _pull(source: np.ndarray, target: np.ndarray, tree: cKDTree, matrix: np.ndarray, reach: float) -> np.ndarray:
+    """Point-to-point ICP (Besl and McKay 1992) until it stands still."""
+    for _ in range(20):
+        distance, index = tree.query(_moved(source, matrix), distance_upper_bound=reach)
+        close = np.isfinite(distance)
+        if close.sum() < 3:
+            break
+        pairs = torch.from_numpy(source[close]), torch.from_numpy(target[index[close]])
+        step = weighted_procrustes(*pairs, torch.ones(len(pairs[0]), dtype=torch.float64)).target_from_source
+        previous, matrix = matrix, step.matrix.numpy()
+        if np.abs(matrix - previous).max() < 1e-12:
+            break
+    return matrix
+
+
+def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def _observe(
@@ -141,7 +152,7 @@ def _observe(
     Each matched point y with target normal n measures n^T (w x y + v) with the variance of the residuals; points
     known to be the same ones measure all three directions.
     """
-    moved = source @ matrix[:3, :3].T + matrix[:3, 3]
+    moved = _moved(source, matrix)
     distance, index = tree.query(moved, distance_upper_bound=radius)
     close = np.isfinite(distance)
     y, residual = moved[close], moved[close] - target[index[close]]
@@ -152,17 +163,17 @@ def _observe(
     centred = np.concatenate([np.hstack([np.cross(y - centre, n), n]) for n in directions])
     errors = np.concatenate([(residual * n).sum(1) for n in directions])
     noise = max(float(np.mean(errors**2)) if len(errors) else 1.0, 1e-18)
-    values = np.linalg.eigvalsh(_unit_lever(centred)) if len(y) >= 3 else np.zeros(6)
+    lever = float(np.sqrt(np.mean((y - centre) ** 2))) if len(y) >= 3 else 0.0
+    values = np.linalg.eigvalsh(_unit_lever(centred, lever)) if lever > 0 else np.zeros(6)
     motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
     rms = float(np.sqrt(np.mean(distance[close] ** 2))) if len(y) else float("inf")
     observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
     return Polish(motion, jacobian.T @ jacobian / noise, observability, rms)
 
 
-def _unit_lever(jacobian: np.ndarray) -> np.ndarray:
-    """J^T J with rotations measured at the root-mean-square lever arm, so that its eigenvalues compare."""
-    lever = np.sqrt(np.mean(jacobian[:, :3] ** 2) / max(np.mean(jacobian[:, 3:] ** 2), 1e-300))
-    scaled = np.hstack([jacobian[:, :3] / max(lever, 1e-300), jacobian[:, 3:]])
+def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:
+    """J^T J with rotations measured by how far they move the points, so that its eigenvalues compare."""
+    scaled = np.hstack([jacobian[:, :3] / lever, jacobian[:, 3:]])
     return scaled.T @ scaled
 
 

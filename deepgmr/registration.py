@@ -103,7 +103,7 @@ def register(
     order = search.distinct(candidates, ranking.scores, _RIVALS + 1, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
     best = candidates[int(order[0])]
     report("polishing", 0.8)
-    answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=20 if refine else 0)
+    answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=10 if refine else 0)
     report("done", 1.0)
 
     evidence = _evidence(ranking, order, answer, p, q)

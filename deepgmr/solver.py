@@ -307,8 +307,10 @@ def _unit(vector: Tensor, *, fallback: Tensor) -> tuple[Tensor, Tensor]:
 def _perpendicular(unit: Tensor, *, towards: Tensor) -> Tensor:
     """The unit vector (3, B) perpendicular to `unit` nearest to `towards`: turns no further than it must."""
     leaning = towards - (unit * towards).sum(0) * unit
-    axis = torch.nn.functional.one_hot(unit.abs().argmin(0), 3).to(unit.dtype).T
-    other = torch.linalg.cross(unit, axis, dim=0)
+    x, y, z = unit
+    zero = torch.zeros_like(x)
+    along_x, along_y = torch.stack([zero, z, -y]), torch.stack([-z, zero, x])  # unit x e_x, unit x e_y
+    other = torch.where(x.abs() < 0.6, along_x, along_y)
     chosen = torch.where(leaning.square().sum(0) > 1e-6, leaning, other)
     return chosen / chosen.square().sum(0).sqrt()
 
@@ -322,7 +324,7 @@ def _determinacy(values: Tensor, noise: Tensor) -> Tensor:
 
 
 def _isotropic_covariance(pair: _CentredPair, rotation: Tensor, total: Tensor) -> Tensor:
-    """The inverse Hessian (*B, 6, 6) of sum_j w_j ||R source_j + t - target_j||^2 / 2 at its minimum, total = sum_j w_j.
+    """The inverse Hessian (*B, 6, 6) of sum_j w_j ||R source_j + t - target_j||^2 / 2 at its minimum; total sum_j w_j.
 
     About the centroid rotation and translation separate: the rotation has curvature trace(A) I - A, with A the
     (symmetric) cross-covariance, whose eigenvalues are the sums s_i + s_j; the translation has that of the total

@@ -15,6 +15,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import scipy
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=10_000)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7, help="runs of the batched call; the loop gets two")
+    parser.add_argument("--repeats", type=int, default=15, help="runs of the batched call; the loop gets two")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -78,15 +79,13 @@ def main() -> None:
     ours = solve_rigid(source, target).target_from_source.rotation
     disagreement = math.degrees(rotation_angle(peer.mT @ ours).max().item())
 
-    seconds = {"scipy loop, float64": best_time(lambda: scipy_loop(*arrays), 1)}
+    seconds = {"scipy loop, float64": best_time(partial(scipy_loop, *arrays), 2)}
     for dtype in (torch.float64, torch.float32):
-        p, q = source.to(dtype), target.to(dtype)
-        w = weights.to(dtype)
+        p, q, w = source.to(dtype), target.to(dtype), weights.to(dtype)
         name = str(dtype).removeprefix("torch.")
-        seconds[f"solve_rigid, {name}"] = best_time(lambda p=p, q=q: solve_rigid(p, q), options.repeats)
-        seconds[f"weighted_procrustes, {name}"] = best_time(
-            lambda p=p, q=q, w=w: weighted_procrustes(p.means, q.means, w), options.repeats
-        )
+        points_only = partial(weighted_procrustes, p.means, q.means, w)
+        seconds[f"solve_rigid, {name}"] = best_time(partial(solve_rigid, p, q), options.repeats)
+        seconds[f"weighted_procrustes, {name}"] = best_time(points_only, options.repeats)
 
     loop = seconds["scipy loop, float64"]
     if options.json:

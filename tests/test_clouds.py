@@ -150,7 +150,7 @@ def survey(size: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two clouds in survey coordinates, millimetre detail at 5e6 m, and the motion between them."""
     rng = np.random.default_rng(2)
     detail = np.round(rng.uniform(-size, size, size=(5000, 3)), 3)
-    source = detail + [432_101.0, 5_411_007.0, 312.0]
+    source = detail + np.array([432_101.0, 5_411_007.0, 312.0])
     matrix = np.eye(4)
     matrix[:3, :3] = problems.rotations((), rng)
     matrix[:3, 3] = [437_000.5, 5_002_000.25, -77.0] - matrix[:3, :3] @ source.mean(axis=0)

@@ -45,6 +45,7 @@ def clusters(generator: torch.Generator, *, offset: float = 0.0, count: int = 50
 # -- density ---------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(mixtures(), st.integers(0, 2**20))
 def test_log_prob_is_scipys_and_torchs(parts: tuple[np.ndarray, ...], seed: int) -> None:
     mixture = mixture_of(parts)
@@ -164,7 +165,7 @@ def test_isotropic_is_the_nearest_in_kl() -> None:
     assert divergence(1.0) < min(divergence(0.99), divergence(1.01))
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", [(), (1,), (3, 4)])  # torch's distributions refuse an empty batch
 def test_conversion_to_torch_and_back(batch: tuple[int, ...]) -> None:
     mixture = mixture_of(make_mixture(batch=batch, seed=7))
     again = GaussianMixture.from_distribution(mixture.to_distribution())
@@ -336,7 +337,7 @@ def test_em_recovers_separated_clusters(generator: torch.Generator) -> None:
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(st.integers(0, 2**20), st.sampled_from([2, 5]))
 def test_em_never_loses_likelihood(seed: int, components: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -350,7 +351,7 @@ def test_em_never_loses_likelihood(seed: int, components: int) -> None:
             tolerance=0.0,
             floor=0.0,
         ).log_likelihood.item()
-        for n in (1, 2, 3, 4, 6, 9, 14)
+        for n in (1, 2, 3, 5, 8, 12)
     ]
     assert (np.diff(likelihoods) > -1e-9).all()
 
@@ -390,12 +391,12 @@ def test_k_means_plus_plus_finds_far_clusters_and_repeats_itself(generator: torc
     first, second = (GaussianMixture.fit(points, 3, max_iterations=1).mixture for _ in range(2))
     assert torch.equal(first.means, second.means)  # without a generator: a fixed seed, not the global state
     hits = 0
-    for seed in range(40):
+    for seed in range(30):
         mixture = GaussianMixture.fit(
             points, 3, generator=torch.Generator().manual_seed(seed), max_iterations=1
         ).mixture
         hits += bool((mixture.weights - 1 / 3).abs().max() < 0.02)
-    assert hits > 32  # drawn uniformly, three seeds fall into three equal clusters in 22 % of draws
+    assert hits > 24  # drawn uniformly, three seeds fall into three equal clusters in 22 % of draws
     seeded = [
         GaussianMixture.fit(points, 5, generator=torch.Generator().manual_seed(s), max_iterations=1) for s in (1, 1, 2)
     ]

@@ -116,6 +116,16 @@ def test_the_same_seed_repeats_a_training_and_another_does_not(tmp_path: Path) -
     assert not _same(first, _weights(train(other, out=tmp_path / "c", task=_task(other))))
 
 
+def test_a_training_starts_from_given_weights(tmp_path: Path) -> None:
+    train(TINY, out=tmp_path, task=_task())
+    file = tmp_path / "tiny.safetensors"
+    further = replace(TINY, start=str(file))
+    model = _task(further).build(torch.Generator().manual_seed(5))
+    assert _same(dict(model.state_dict()), dict(checkpoint.load(file).state_dict()))
+    with pytest.raises(InvalidConfig, match="another network"):
+        _task(replace(further, network=NetworkConfig())).build(torch.Generator())
+
+
 def test_training_does_not_touch_the_global_random_state(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     train(TINY, out=tmp_path, task=_task())
@@ -149,7 +159,7 @@ def test_kill_9_at_any_moment_and_resume_gives_the_same_weights(tmp_path: Path) 
     subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
     killed = tmp_path / "killed"
     deaths = 0
-    for patience in (0.05, 0.25, 0.6):  # seconds after the first checkpoint appears
+    for patience in (0.03, 0.3):  # seconds after the first checkpoint appears
         child = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
         limit = time.monotonic() + 60
         while not (killed / "checkpoint.safetensors").exists() and time.monotonic() < limit:
@@ -260,7 +270,8 @@ def test_the_rate_warms_up_and_comes_down_to_the_final_one() -> None:
 def test_a_file_changes_what_it_names_and_keeps_the_rest_of_its_preset(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
-        'preset = "paper"\nname = "mine"\n[optimiser]\nsteps = 5\nrate = 1\n[losses]\nkl = 0.5\n[network]\nencoder = [8]\n'
+        'preset = "paper"\nname = "mine"\n[optimiser]\nsteps = 5\nrate = 1\n'
+        "[losses]\nkl = 0.5\n[network]\nencoder = [8]\n"
     )
     config = read_config(path)
     assert config.name == "mine" and config.optimiser.steps == 5 and config.optimiser.rate == 1.0

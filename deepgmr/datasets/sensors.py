@@ -239,3 +239,27 @@ class View:
             first, _, _ = scene.cast(self.position, towards.astype(np.float32))
             visible[rows] = first >= distance[rows] * 0.99 - 0.02
         return visible
+
+
+# -- pairs of scans ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPair:
+    """Two scans and the motion between their frames."""
+
+    source: Floats  # (N, 3) in the frame of its sensor
+    target: Floats  # (N, 3)
+    rotation: Floats  # (3, 3) target from source
+    translation: Floats  # (3,)
+    overlap: float
+
+
+def determined(normals: Floats, least: float) -> bool:
+    """Whether surfaces with these normals (n, 3) hold a motion in all directions: a bare corridor does not.
+
+    `least` is the share of the surface, as an eigenvalue of its normals, that must hold the worst-held direction.
+    """
+    if len(normals) < 10:
+        return False
+    return bool(np.linalg.eigvalsh(normals.T @ normals / len(normals))[0] > least)

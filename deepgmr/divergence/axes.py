@@ -55,31 +55,26 @@ def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
         c, s, low, high = _jacobi(m[0, 0], m[0, 1], m[1, 1])
         return torch.stack([low, high], -1), torch.stack([c, s, -s, c], -1).unflatten(-1, (2, 2))
     mean = (m[0, 0] + m[1, 1] + m[2, 2]) / 3
-    b = [m[0, 0] - mean, m[0, 1], m[0, 2], m[1, 1] - mean, m[1, 2], m[2, 2] - mean]  # upper triangle of M - mean I
-    squares = b[0] * b[0] + b[3] * b[3] + b[5] * b[5] + 2 * (b[1] * b[1] + b[2] * b[2] + b[4] * b[4])
+    eye = torch.eye(3, dtype=m.dtype, device=m.device).reshape(3, 3, *[1] * mean.ndim)
+    centred = m - mean * eye  # (3, 3, *B), as everything below: entries first
+    squares = centred.square().flatten(0, 1).sum(0)
     radius = (squares / 6).sqrt()
-    cofactor = [b[3] * b[5] - b[4] * b[4], b[2] * b[4] - b[1] * b[5], b[1] * b[4] - b[2] * b[3]]
-    det = b[0] * cofactor[0] + b[1] * cofactor[1] + b[2] * cofactor[2]
+    det = (centred[0] * torch.linalg.cross(centred[1], centred[2], dim=0)).sum(0)
     half = (det / (2 * radius**3).clamp_min(torch.finfo(m.dtype).tiny)).clamp(-1, 1)
     sign = torch.where(half >= 0, 1.0, -1.0).to(m.dtype)  # the largest stands apart, or the smallest
     apart = sign * 2 * radius * (torch.acos(half.abs()) / 3).cos()
-    x = _null_vector([b[0] - apart, b[1], b[2], b[3] - apart, b[4], b[5] - apart], squares)
-    # An orthonormal pair (u, w) that completes x; the component of x largest in size is never divided by zero.
+    x = _null_vector(centred - apart * eye, squares)  # (3, *B)
+    # An orthonormal pair (u, w) that completes x: u drops one of the first two components, the smaller one.
     first = x[0].abs() > x[1].abs()
-    length = torch.where(first, x[0] * x[0] + x[2] * x[2], x[1] * x[1] + x[2] * x[2]).rsqrt()
-    zero = torch.zeros_like(length)
-    u = [
-        torch.where(first, -x[2] * length, zero),
-        torch.where(first, zero, x[2] * length),
-        torch.where(first, x[0] * length, -x[1] * length),
-    ]
-    w = _cross(x, u)
-    mu, mw, mx = (_times(m, vector) for vector in (u, w, x))
-    c, s, low, high = _jacobi(_dot(u, mu), _dot(u, mw), _dot(w, mw))
-    values = torch.stack([_dot(x, mx), low, high], dim=-1)
-    columns = [(x[i], c * u[i] - s * w[i], s * u[i] + c * w[i]) for i in range(3)]
-    vectors = torch.stack([entry for row in columns for entry in row], dim=-1).unflatten(-1, (3, 3))
-    return values, vectors
+    zero = torch.zeros_like(mean)
+    u = torch.stack([torch.where(first, -x[2], zero), torch.where(first, zero, x[2]), torch.where(first, x[0], -x[1])])
+    u = u * u.square().sum(0).rsqrt()
+    frame = torch.stack([x, u, torch.linalg.cross(x, u, dim=0)], dim=1)  # (3, 3, *B), vectors in columns
+    image = (m.unsqueeze(2) * frame.unsqueeze(0)).sum(1)
+    within = (frame * image).sum(0)  # the diagonal of frame^T M frame
+    c, s, low, high = _jacobi(within[1], (frame[:, 1] * image[:, 2]).sum(0), within[2])
+    rotated = torch.stack([frame[:, 0], c * frame[:, 1] - s * frame[:, 2], s * frame[:, 1] + c * frame[:, 2]], dim=1)
+    return torch.stack([within[0], low, high], dim=-1), rotated.movedim((0, 1), (-2, -1))
 
 
 def _jacobi(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,32 +87,20 @@ def _jacobi(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     return cosine, cosine * tangent, a - tangent * b, c + tangent * b
 
 
-def _null_vector(b: list[Tensor], squares: Tensor) -> list[Tensor]:
-    """A unit vector that the singular matrix of upper triangle b sends to zero: the longest of the rows' crosses."""
-    rows = [[b[0], b[1], b[2]], [b[1], b[3], b[4]], [b[2], b[4], b[5]]]
-    best = _cross(rows[0], rows[1])
-    longest = _dot(best, best)
-    for i, k in ((0, 2), (1, 2)):
-        other = _cross(rows[i], rows[k])
-        length = _dot(other, other)
-        better = length > longest
-        best = [torch.where(better, y, x) for x, y in zip(best, other, strict=True)]
-        longest = torch.maximum(length, longest)
-    round_ = longest <= (1e-30 * squares * squares).clamp_min(torch.finfo(squares.dtype).tiny)
-    scale = torch.where(round_, 1, longest).rsqrt()
-    return [torch.where(round_, float(i == 0), x * scale) for i, x in enumerate(best)]
+def _null_vector(matrix: Tensor, squares: Tensor) -> Tensor:
+    """Unit vectors (3, *B) that singular symmetric matrices (3, 3, *B) send to zero: the longest cross of two rows.
 
-
-def _cross(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-    return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-
-
-def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _times(m: Tensor, v: list[Tensor]) -> list[Tensor]:
-    return [m[i, 0] * v[0] + m[i, 1] * v[1] + m[i, 2] * v[2] for i in range(3)]
+    Where the matrix is round, `squares` tells the scale below which it counts as zero, and any vector will do.
+    """
+    crosses = torch.linalg.cross(matrix, matrix.roll(1, 0), dim=1)  # (3, 3, *B), a cross a row
+    lengths = crosses.square().sum(1)
+    longest, index = lengths.max(0)
+    best = crosses.gather(0, index.expand(1, 3, *index.shape)).squeeze(0)
+    flat = longest <= (1e-30 * squares * squares).clamp_min(torch.finfo(squares.dtype).tiny)
+    best = best * torch.where(flat, 1, longest).rsqrt()
+    default = torch.zeros_like(best)
+    default[0] = 1
+    return torch.where(flat, default, best)
 
 
 def sigma_points(g: Gaussians) -> Tensor:

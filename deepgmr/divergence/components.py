@@ -13,6 +13,8 @@ from deepgmr.divergence.precision import Gaussians, factored
 from deepgmr.errors import InvalidMixture
 from deepgmr.mixture import GaussianMixture
 
+_BLOCK = 1 << 30  # numbers worked on at once where no gradient is asked for: they stay in cache
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -42,11 +44,21 @@ class Components:
         rows = _flat(whitening.transpose(-3, -2), batch, 3)  # (B, d, J, d): row i of every factor together
         offsets = _flat(offset.transpose(-3, -2), batch, 3)  # (B, d, J, 1)
         constant = self.log_weights - g.half_log_det - 0.5 * d * math.log(2 * math.pi)
-        total = _flat(constant, batch, 1).unsqueeze(-1)  # (B, J, 1)
-        for i in range(d):
-            white = torch.baddbmm(offsets[:, i], rows[:, i, :, : i + 1], x[:, : i + 1])  # (B, J, N)
-            total = torch.addcmul(total, white, white, value=-1)
-        return torch.logsumexp(total, dim=-2).reshape(*batch, points.shape[-1])
+        parts = (_flat(constant, batch, 1).unsqueeze(-1), rows, offsets, x)
+        size = max(1, _BLOCK // max(1, self.weights.shape[-1] * points.shape[-1]))
+        if size >= len(x) or (torch.is_grad_enabled() and any(part.requires_grad for part in parts)):
+            return _log_density(*parts).reshape(*batch, points.shape[-1])
+        blocks = zip(*(part.split(size) for part in parts), strict=True)
+        return torch.cat([_log_density(*block) for block in blocks]).reshape(*batch, points.shape[-1])
+
+
+def _log_density(constant: Tensor, rows: Tensor, offsets: Tensor, x: Tensor) -> Tensor:
+    """log sum_j exp(constant_j - |rows_j x + offsets_j|^2) (B, N)."""
+    total = constant  # (B, J, 1), then (B, J, N)
+    for i in range(rows.shape[1]):
+        white = torch.baddbmm(offsets[:, i], rows[:, i, :, : i + 1], x[:, : i + 1])  # (B, J, N)
+        total = torch.addcmul(total, white, white, value=-1)
+    return torch.logsumexp(total, dim=-2)
 
 
 def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:

@@ -27,13 +27,17 @@ def symmetric_same_index_loss(
 
 
 def variational_loss(source: GaussianMixture, target: GaussianMixture, target_from_source: RigidTransform) -> Tensor:
-    """`kl_variational` of the moved source to the target: needs no correspondence. May be negative."""
+    """`kl_variational` of the moved source to the target: needs no correspondence. May be negative.
+
+    It is no bound, and even for the same mixture in two poses its least value lies near the true motion, not at it; the
+    symmetric version is stationary at the truth.
+    """
     return kl_variational(source.transformed(target_from_source), target)
 
 
 def symmetric_variational_loss(
     source: GaussianMixture, target: GaussianMixture, target_from_source: RigidTransform
 ) -> Tensor:
-    """`variational_loss` in both directions, averaged. May be negative."""
+    """`variational_loss` in both directions, averaged. May be negative. Stationary where the mixtures coincide."""
     moved = source.transformed(target_from_source)
     return 0.5 * (kl_variational(moved, target) + kl_variational(target, moved))

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepgmr.surface import Surface
 from deepgmr.transform import RigidTransform, rotation_angle
 
-_SIGMA = 0.7  # standard deviation of a component's place, in spacings: half-way to its neighbours
+_SIGMA = 0.5  # standard deviation of the place of a component, in spacings: half-way to its neighbours
 _SIGMA_NORMAL = 0.7  # and of its normal, a unit vector
 _BACKGROUND = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
 _REACH = 3.0  # spacings beyond which no counterpart is looked for

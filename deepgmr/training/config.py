@@ -53,6 +53,7 @@ class TrainingConfig:
 
     name: str = "deepgmr"
     seed: int = 0
+    start: str = ""  # bundled weights, by name, or a file to start from; empty: from scratch
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from deepgmr import divergence, metrics
+from deepgmr import checkpoint, divergence, metrics
 from deepgmr.datasets.modelnet import read_modelnet
 from deepgmr.datasets.pairs import PairBatch, make_pairs
+from deepgmr.errors import InvalidConfig
 from deepgmr.networks.features import gather_points
 from deepgmr.networks.model import DeepGMR, Prediction
 from deepgmr.training.config import TrainingConfig
@@ -108,12 +109,22 @@ class PairTask:
         return cls(config, torch.from_numpy(train.points), torch.from_numpy(test.points)[chosen])
 
     def build(self, generator: torch.Generator) -> nn.Module:
+        if self.config.start:
+            return self._start()
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global state: lend it ours
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             model = DeepGMR(self.config.network)
         sample = torch.randint(len(self.clouds), (64,), generator=generator)
         model.calibrate(make_pairs(self.clouds[sample], self.config.data.protocol, generator=generator).source)
         return model
+
+    def _start(self) -> nn.Module:
+        model = checkpoint.load(self.config.start)
+        if not isinstance(model, DeepGMR) or model.config != self.config.network:
+            raise InvalidConfig(
+                f"`{self.config.start}` is another network than the configuration's; leave one of them out"
+            )
+        return model.train()
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
         rows = torch.randint(len(self.clouds), (self.config.optimiser.batch,), generator=generator)

@@ -1,0 +1,216 @@
+"""What was measured, summed up: one row a method, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepgmr import metrics
+from deepgmr.files.disk import replacing
+
+RIGHT = 0.05  # a ModelNet answer is right below this mean distance; shapes have radius 1
+COARSE = 0.2  # the recall threshold of the paper
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one method did on every pair; NaN where it gave no answer (or no confidence, or no mixtures)."""
+
+    method: str
+    rotation_degrees: np.ndarray  # (n,)
+    translation: np.ndarray  # (n,) |t - t*|
+    displacement: np.ndarray  # (n,) of the centroid of the source
+    distance: np.ndarray  # (n,) mean point distance of the source
+    symmetric: np.ndarray  # (n,) ADD-S of the whole shape
+    milliseconds: np.ndarray  # (n,)
+    confidence: np.ndarray  # (n,)
+    kl_before: np.ndarray  # (n,) KL of the source mixture to the target mixture, in nats
+    kl_after: np.ndarray  # (n,) the same once the source is moved by the answer
+    success: np.ndarray  # (n,) bool
+    status: tuple[str | None, ...]
+    errors: tuple[str | None, ...]  # "Name: message"
+    matrices: np.ndarray  # (n, 4, 4)
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How often each named error was the answer."""
+        return Counter(error.split(":")[0] for error in self.errors if error)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Every method on one suite: per-pair numbers, and the summary that is printed."""
+
+    suite: str
+    kind: str  # "modelnet" or "scans"
+    names: tuple[str, ...]
+    groups: tuple[str, ...]  # "objects", "rooms", "lidar"
+    axisymmetric: np.ndarray | None  # (n,) bool
+    has_shapes: bool
+    outcomes: tuple[Outcome, ...]
+    provenance: dict[str, Any]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row of numbers a method, by the names of the printed columns; None where there is nothing to say."""
+        return [_summary(self, outcome) for outcome in self.outcomes]
+
+    def to_text(self) -> str:
+        """A Markdown table, under a line that says what was run."""
+        conditions = f"{self.provenance['threads']} thread(s), seed {self.provenance['seed']}"
+        prior = self.provenance["max_rotation_degrees"]
+        conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
+        notes = "".join(f"\n{line}" for line in self.provenance.get("notes", ()))
+        title = f"### {self.suite}: {len(self.names)} pairs ({conditions})"
+        return f"{title}\n\n{_markdown(self.summary())}" + (f"\n{notes}" if notes else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "suite": self.suite,
+            "kind": self.kind,
+            "provenance": self.provenance,
+            "summary": self.summary(),
+            "pairs": {
+                "name": list(self.names),
+                "group": list(self.groups),
+                "axisymmetric": _plain(self.axisymmetric),
+            },
+            "methods": {
+                outcome.method: {key: _plain(value) for key, value in vars(outcome).items() if key != "method"}
+                for outcome in self.outcomes
+            },
+        }
+
+
+def pooled(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Confidence against success over all the tables together, one row a method that states a confidence."""
+    rows = []
+    for label in dict.fromkeys(outcome.method for table in tables for outcome in table.outcomes):
+        found = [outcome for table in tables for outcome in table.outcomes if outcome.method == label]
+        confidence = np.concatenate([outcome.confidence for outcome in found])
+        success = np.concatenate([outcome.success for outcome in found])
+        row = {"method": label, "pairs": len(success), "success": float(success.mean())}
+        row |= _reliability(confidence, success)
+        row["failed"] = _failed(Counter(name for outcome in found for name in outcome.failures.elements()))
+        rows.append(row)
+    return rows
+
+
+def to_text(tables: Sequence[Table]) -> str:
+    """Every table, and the pooled one where there is more than one."""
+    parts = [table.to_text() for table in tables]
+    if len(tables) > 1:
+        parts.append(f"### all suites together\n\n{_markdown(pooled(tables))}")
+    return "\n\n".join(parts)
+
+
+def write_json(path: str | Path, tables: Sequence[Table]) -> None:
+    """All tables as one JSON file, which appears whole or not at all."""
+    path = Path(path)
+    content = {"tables": [table.to_dict() for table in tables], "pooled": pooled(tables)}
+    text = json.dumps(content, allow_nan=False)
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+# -- summarising -------------------------------------------------------------------------------------------------
+
+
+def _summary(table: Table, outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": outcome.method}
+    if table.kind == "scans":
+        row["success"] = float(outcome.success.mean())
+        for group in ("objects", "rooms", "lidar"):
+            chosen = np.array([name == group for name in table.groups])
+            row[group] = float(outcome.success[chosen].mean()) if chosen.any() else None
+    else:
+        row["mean distance"] = _mean(outcome.distance)
+        row["recall@.2"] = _recall(outcome.distance, COARSE)
+        row["recall@.05"] = _recall(outcome.distance, RIGHT)
+        if table.axisymmetric is not None and not table.axisymmetric.all():
+            row["asym@.05"] = _recall(outcome.distance[~table.axisymmetric], RIGHT)
+        if table.has_shapes:
+            row["ADD-S@.05"] = _recall(outcome.symmetric, RIGHT)
+    row["rotation (deg)"] = _mean(outcome.rotation_degrees)
+    row["median (deg)"] = _median(outcome.rotation_degrees)
+    row["translation"] = _mean(outcome.translation)
+    row["ms"] = _median(outcome.milliseconds)
+    if np.isfinite(outcome.kl_after).any():
+        row["KL before"], row["KL after"] = _median(outcome.kl_before), _median(outcome.kl_after)
+        row["KL~error"] = _rank_correlation(outcome.kl_after, outcome.distance)
+    row |= _reliability(outcome.confidence, outcome.success)
+    row["failed"] = _failed(outcome.failures)
+    return row
+
+
+def _recall(values: np.ndarray, threshold: float) -> float:
+    return float(metrics.recall(torch.from_numpy(values), threshold))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else None
+
+
+def _reliability(confidence: np.ndarray, success: np.ndarray) -> dict[str, float | None]:
+    stated = np.isfinite(confidence)
+    if not stated.any():
+        return {"AUC": None, "ECE": None}
+    pair = torch.from_numpy(confidence[stated]), torch.from_numpy(success[stated])
+    auc = float(metrics.roc_auc(*pair))
+    return {"AUC": None if np.isnan(auc) else auc, "ECE": float(metrics.calibration_error(*pair))}
+
+
+def _rank_correlation(divergence: np.ndarray, error: np.ndarray) -> float | None:
+    from scipy.stats import spearmanr
+
+    both = np.isfinite(divergence) & np.isfinite(error)
+    if both.sum() < 3:
+        return None
+    value = float(spearmanr(divergence[both], error[both]).statistic)
+    return None if np.isnan(value) else value
+
+
+def _failed(failures: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in failures.most_common()) or "0"
+
+
+# -- printing --------------------------------------------------------------------------------------------------
+
+_FORMATS = {"mean distance": ".4f", "translation": ".4f", "ms": ".1f", "pairs": "d"}
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    empty = {key for key in columns if all(row.get(key) is None for row in rows)}
+    columns = [key for key in columns if key not in empty]
+    lines = [columns, ["---" if key in ("method", "failed") else "---:" for key in columns]]
+    lines += [[_cell(key, row.get(key)) for key in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else format(value, _FORMATS.get(key, ".3f" if "deg" not in key else ".2f"))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy to JSON: NaN becomes null."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind != "f":
+            return value.tolist()
+        plain = value.astype(object)
+        plain[~np.isfinite(value)] = None
+        return plain.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,49 @@
+"""Train a network: `python scripts/train.py --preset deepgmr --data ModelNet40/ --out runs/deepgmr`.
+
+On several GPUs or processes: `torchrun --nproc-per-node 4 scripts/train.py ...`. Needs torch, numpy, scipy, h5py and
+safetensors only; `deepgmr train` is the same with the package's terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from deepgmr.errors import DeepGMRError
+from deepgmr.training import PRESETS, TrainingProgress, read_config, train
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("config", nargs="?", help="a TOML file")
+    what.add_argument("--preset", choices=sorted(PRESETS))
+    parser.add_argument("--data", required=True, help="folder of ModelNet40 in its official HDF5 layout")
+    parser.add_argument("--out", required=True, help="folder for checkpoints, history and the weights")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="save and stop after so long")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default a GPU if there is one")
+    parser.add_argument("--tensorboard", action="store_true", help="write scalars and pictures to --out/tensorboard")
+    given = parser.parse_args()
+    try:
+        config = PRESETS[given.preset] if given.preset else read_config(given.config)
+        with TrainingProgress(config.optimiser.steps) as progress:
+            result = train(
+                config,
+                out=given.out,
+                data=given.data,
+                resume=given.resume,
+                time_limit=given.time_limit,
+                device=given.device,
+                tensorboard=given.tensorboard,
+                progress=progress,
+            )
+    except DeepGMRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
