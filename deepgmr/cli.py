@@ -277,7 +277,7 @@ def _line(message: object) -> str:
 
 
 def _described(cloud: CloudFile) -> str:
-    sampled = "" if cloud.surface is None else f", drawn on {len(cloud.surface.faces):,} triangles"
+    sampled = "" if cloud.triangles is None else f", drawn on {len(cloud.triangles.faces):,} triangles"
     carried = f", with {', '.join(cloud.properties)}" if cloud.properties else ""
     return f"{cloud.format}, {len(cloud):,} points{sampled}{carried}"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-_AMBIGUOUS = 0.03  # a rival whose score is within this of the winner's explains the clouds as well
-_DEGENERATE = 0.004  # observability below which the clouds can slide or turn on one another
+_TIED = 0.95  # a rival with this share of the winner's score explains the clouds as well
+_FREE = 0.004  # observability below which the clouds can slide or turn on one another ...
+_NEARLY_FREE = 0.03  # ... and below which they can if, besides, a rival explains them as well
 _LOW_OVERLAP = 0.12
 _TRUSTED = 0.5
 
@@ -57,22 +58,20 @@ class Evidence:
     source_overlap: float
     target_overlap: float
     observability: float  # least over largest eigenvalue of the information of the matched points
-    components: int  # of the smaller surface
 
 
 # Logistic regression on procedural pairs; `python scripts/calibrate.py` fits and prints these numbers.
-_INTERCEPT = -3.0
-_COEFFICIENTS = {"score": 6.0, "margin": 6.0, "overlap": 2.0, "log_observability": 0.1, "log_components": 0.0}
+_INTERCEPT = 6.918
+_COEFFICIENTS = {"score": 6.361, "rivalry": -7.685, "overlap": -1.586, "log_observability": 0.711}
 
 
 def features(evidence: Evidence) -> dict[str, float]:
     """The regressors of the confidence, by name."""
     return {
         "score": evidence.score,
-        "margin": evidence.score - evidence.rival,
+        "rivalry": min(evidence.rival / max(evidence.score, 1e-6), 1.0),
         "overlap": min(evidence.source_overlap, evidence.target_overlap),
         "log_observability": math.log10(max(evidence.observability, 1e-6)),
-        "log_components": math.log10(evidence.components),
     }
 
 
@@ -86,12 +85,13 @@ def confidence(evidence: Evidence) -> float:
 def judge(evidence: Evidence) -> tuple[Status, float]:
     """The status of an answer and its confidence. Only `Status.OK` is an answer to act on."""
     probability = confidence(evidence)
-    if evidence.observability < _DEGENERATE:
+    tied = evidence.rival > _TIED * evidence.score
+    if evidence.observability < (_NEARLY_FREE if tied else _FREE):
         return Status.DEGENERATE, min(probability, _TRUSTED / 2)
-    if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP and probability < _TRUSTED:
-        return Status.LOW_OVERLAP, probability
-    if probability < _TRUSTED:
-        return Status.UNCERTAIN, probability
-    if evidence.score - evidence.rival < _AMBIGUOUS:
+    if tied and confidence(replace(evidence, rival=0.0)) >= _TRUSTED:
         return Status.AMBIGUOUS, probability
-    return Status.OK, probability
+    if probability >= _TRUSTED:
+        return Status.OK, probability
+    if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP:
+        return Status.LOW_OVERLAP, probability
+    return Status.UNCERTAIN, probability

@@ -18,6 +18,7 @@ from deepgmr.transform import RigidTransform
 FULL_RESOLUTION = 6_000  # points of each cloud that the last polish looks at
 _NEIGHBOURS = 12
 _TINY = 10  # points below which small_gicp warns that there is no surface to fit; closed-form steps then suffice
+_LEAST = 1e-6  # information, frame units: a standard deviation of a thousand times the size of the clouds
 _FREE = 1e-9  # share of the largest information below which a direction counts as free in the covariance
 
 
@@ -168,7 +169,9 @@ def _observe(
     motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
     rms = float(np.sqrt(np.mean(distance[close] ** 2))) if len(y) else float("inf")
     observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
-    return Polish(motion, jacobian.T @ jacobian / noise, observability, rms)
+    # Residuals within a neighbourhood share the points that its normals were estimated from, in both clouds.
+    shared = 1 if same else 2 * _NEIGHBOURS
+    return Polish(motion, jacobian.T @ jacobian / (shared * noise), observability, rms)
 
 
 def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:
@@ -178,7 +181,6 @@ def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:
 
 
 def covariance_of(information: np.ndarray) -> np.ndarray:
-    """The inverse (6, 6), finite where a direction is free: there the variance is 1e9 times the smallest one's."""
+    """The inverse (6, 6), finite where a direction is free: there the variance is that of knowing next to nothing."""
     values, vectors = np.linalg.eigh(information)
-    top = max(values[-1], np.finfo(float).tiny)
-    return (vectors / np.maximum(values, _FREE * top)) @ vectors.T
+    return (vectors / np.maximum(values, max(_FREE * values[-1], _LEAST))) @ vectors.T

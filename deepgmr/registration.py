@@ -106,7 +106,7 @@ def register(
     answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=10 if refine else 0)
     report("done", 1.0)
 
-    evidence = _evidence(ranking, order, answer, p, q)
+    evidence = _evidence(ranking, order, answer)
     status, confidence = judge(evidence)
     alternatives = zip(frame.undo(candidates[order[1:]]), ranking.scores[order[1:]].tolist(), strict=True)
     return Registration(
@@ -150,7 +150,7 @@ def _coarse(surface: Surface) -> GaussianMixture:
     return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=6, floor=1e-4).mixture
 
 
-def _evidence(ranking: search.Ranking, order: torch.Tensor, answer: Polish, p: Surface, q: Surface) -> Evidence:
+def _evidence(ranking: search.Ranking, order: torch.Tensor, answer: Polish) -> Evidence:
     best = int(order[0])
     return Evidence(
         score=float(ranking.scores[best]),
@@ -158,7 +158,6 @@ def _evidence(ranking: search.Ranking, order: torch.Tensor, answer: Polish, p: S
         source_overlap=float(ranking.source_overlap[best]),
         target_overlap=float(ranking.target_overlap[best]),
         observability=answer.observability,
-        components=min(len(p), len(q)),
     )
 
 

@@ -35,6 +35,8 @@ def rows(base: TrainingConfig) -> dict[str, TrainingConfig]:
     changed = {"moments, J = 32, mean distance (base)": base}
     for features in ("rri", "xyz", "tnet"):
         changed[f"features: {features}"] = replace(base, network=replace(network, features=features))
+    ordered = replace(network, features="rri", order="distance")
+    changed["features: rri, in the order of the 2020 code"] = replace(base, network=ordered)
     for components in (8, 16, 64):
         changed[f"J = {components}"] = replace(base, network=replace(network, components=components))
     changed["no landmarks"] = replace(base, network=replace(network, landmarks=0))

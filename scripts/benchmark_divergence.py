@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, kl_divergence
 
 from deepgmr import GaussianMixture, divergence
 
@@ -153,14 +153,7 @@ def unscented(batch: int, components: int, rounds: int) -> None:
     q = random_mixtures(batch, components, isotropic=False, generator=generator).to(torch.float32)
 
     def theirs() -> Tensor:
-        sides = [
-            MixtureSameFamily(
-                Categorical(g.weights, validate_args=False),
-                MultivariateNormal(g.means, g.covariances, validate_args=False),
-                validate_args=False,
-            )
-            for g in (p, q)
-        ]
+        sides = [p.to_distribution(), q.to_distribution()]
         values, vectors = torch.linalg.eigh(p.covariances)
         step = (3**0.5 * values.sqrt().unsqueeze(-2) * vectors).mT  # (B, J, 3, 3): a point a row
         points = torch.cat([p.means.unsqueeze(-2) + step, p.means.unsqueeze(-2) - step], dim=-2)  # (B, J, 6, 3)

@@ -4,8 +4,8 @@
     python scripts/benchmark_network.py --device cuda
 
 The plain formulation is that of the 2020 code: NumPy features with a loop over the points and one over their
-neighbours, the pooled description repeated for every point and concatenated. It has the same weights and must give the same
-responsibilities, which is checked before anything is timed. Quote the ratios: machines differ, and are noisy.
+neighbours, the pooled description repeated for every point and concatenated. It has the same weights and must give the
+same responsibilities, which is checked before anything is timed. Quote the ratios: machines differ, and are noisy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from deepgmr.transform import RigidTransform
 # -- the plain formulation ---------------------------------------------------------------------------------------------
 
 
-def plain_rri(cloud: np.ndarray, k: int) -> np.ndarray:
+def plain_rri(cloud: np.ndarray, k: int, order: str) -> np.ndarray:
     """`deepgmr.networks.features.rri` of one cloud (N, 3), a point and a neighbour at a time."""
     out = np.zeros((len(cloud), 4 * k), dtype=np.float32)
     for i, p in enumerate(cloud):
@@ -57,7 +57,8 @@ def plain_rri(cloud: np.ndarray, k: int) -> np.ndarray:
         np.fill_diagonal(turn, np.inf)
         along = np.linalg.norm(across, axis=1) <= 5e-3  # straight above p: no direction, no part in the angles
         turn[:, along], turn[along] = np.inf, 0.0
-        out[i] = np.concatenate([np.full(k, radius), np.sort(radii), np.sort(openings), np.sort(turn.min(1))])
+        lists = [np.full(k, radius), radii, openings, turn.min(1)]
+        out[i] = np.concatenate([np.sort(values) for values in lists] if order == "value" else lists)
     return out
 
 
@@ -113,7 +114,7 @@ class Plain(nn.Module):
     def logits(self, points: Tensor) -> Tensor:
         model, net, config = self.model, self.model.pointnet, self.model.config
         describe = (
-            (lambda c: plain_rri(c, config.neighbours))
+            (lambda c: plain_rri(c, config.neighbours, config.order))
             if config.features == "rri"
             else (lambda c: plain_moments(c, config.scales))
         )

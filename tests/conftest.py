@@ -1,4 +1,4 @@
-"""Fixtures every room may use, and one thread: the suite shares its machine."""
+"""Fixtures every room may use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ settings.load_profile("deepgmr")
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)  # two threads on a busy machine are slower than one
 
 
 @pytest.fixture

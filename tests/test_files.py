@@ -151,7 +151,7 @@ def test_ply_with_faces_of_any_size(tmp_path: Path) -> None:
     one = read_cloud(written(tmp_path / "a.ply", f"ply\nformat ascii 1.0\n{head}{text}"))
     two = read_cloud(written(tmp_path / "b.ply", f"ply\nformat binary_big_endian 1.0\n{head}".encode() + binary))
     for cloud in (one, two):
-        assert cloud.surface is not None and len(cloud.surface.faces) == 6  # the square became two triangles
+        assert cloud.triangles is not None and len(cloud.triangles.faces) == 6  # the square became two triangles
         assert len(cloud) == 20_000
         inside = np.abs(cloud.points[:, :2] - 0.5).max(axis=1) <= 0.5 * (1 - cloud.points[:, 2]) + 1e-12
         assert inside.all()
@@ -262,7 +262,7 @@ def test_meshes_are_sampled_on_their_surface(tmp_path: Path, kind: str) -> None:
     else:
         written(path, exported)
     cloud = read_cloud(path)
-    assert cloud.surface is not None and len(cloud.surface.faces) == 12
+    assert cloud.triangles is not None and len(cloud.triangles.faces) == 12
     assert len(cloud) == 20_000
     on_a_side = np.abs(np.abs(cloud.points) - [0.5, 1.0, 1.5]).min(axis=1)
     assert on_a_side.max() < 1e-6
@@ -282,7 +282,7 @@ def test_mesh_far_from_the_origin(tmp_path: Path) -> None:
     np.testing.assert_allclose(local.mean(axis=0), 0.0, atol=2e-3)
     for suffix in (".ply", ".stl", ".glb", ".off", ".obj"):
         write_cloud(tmp_path / f"copy{suffix}", cloud)
-        again = read_cloud(tmp_path / f"copy{suffix}").surface
+        again = read_cloud(tmp_path / f"copy{suffix}").triangles
         assert again is not None
         assert np.abs(np.abs(again.vertices - [5e6, 5e5, 0.0]) - 0.05).max() < 1e-5, suffix
 
@@ -291,7 +291,7 @@ def test_mesh_file_without_faces_is_a_cloud(tmp_path: Path) -> None:
     lines = "".join(f"v {x!r} {y!r} {z!r}\n" for x, y, z in POINTS.tolist())
     cloud = read_cloud(written(tmp_path / "a.obj", "# cloud\n" + lines))
     np.testing.assert_allclose(cloud.points, POINTS, rtol=0, atol=1e-12)
-    assert cloud.surface is None
+    assert cloud.triangles is None
 
 
 def test_las_and_laz(tmp_path: Path) -> None:

@@ -101,13 +101,13 @@ def test_farthest_points_refuses_more_than_there_are() -> None:
 # -- the paper's features ------------------------------------------------------------------------------------------
 
 
-def _rri_by_loops(cloud: np.ndarray, k: int) -> np.ndarray:
+def _rri_by_loops(cloud: np.ndarray, k: int, order: str) -> np.ndarray:
     out = []
     for i, p in enumerate(cloud):
-        order = [j for j in np.argsort(np.linalg.norm(cloud - p, axis=1)) if j != i][:k]
+        nearest = [j for j in np.argsort(np.linalg.norm(cloud - p, axis=1)) if j != i][:k]
         axis = p / np.linalg.norm(p)
         radii, openings, across = [], [], []
-        for j in order:
+        for j in nearest:
             q = cloud[j]
             radii.append(np.linalg.norm(q))
             openings.append(math.acos(np.clip(q @ axis / np.linalg.norm(q), -1, 1)))
@@ -120,15 +120,17 @@ def _rri_by_loops(cloud: np.ndarray, k: int) -> np.ndarray:
                 if b != a
             ]
             gaps.append(min(turns))
-        out.append([np.linalg.norm(p)] * k + sorted(radii) + sorted(openings) + sorted(gaps))
+        arrange = sorted if order == "value" else list
+        out.append([np.linalg.norm(p)] * k + arrange(radii) + arrange(openings) + arrange(gaps))
     return np.array(out)
 
 
-def test_rri_is_the_transcription_with_loops(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("order", ["value", "distance"])
+def test_rri_is_the_transcription_with_loops(order: str, generator: torch.Generator) -> None:
     clouds = _clouds(generator, points=60)
-    found = rri(clouds, neighbours=6)
+    found = rri(clouds, neighbours=6, order=order)
     for cloud, rows in zip(clouds, found, strict=True):
-        np.testing.assert_allclose(rows.numpy(), _rri_by_loops(cloud.double().numpy(), 6), atol=2e-5)
+        np.testing.assert_allclose(rows.numpy(), _rri_by_loops(cloud.double().numpy(), 6, order), atol=2e-5)
 
 
 def test_rri_does_not_change_by_1e4_under_rigid_motions_in_float32(generator: torch.Generator) -> None:
@@ -249,6 +251,11 @@ def test_moments_in_chunks_are_the_same(generator: torch.Generator, monkeypatch:
     for budget in (1, 200 * 64, 200 * 200 * 2):  # a row at a time, part of a cloud, two clouds
         monkeypatch.setitem(features._CHUNK, "cpu", budget)
         assert torch.allclose(local_moments(clouds), whole, atol=2e-3)
+
+
+def test_an_unknown_order_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="unknown order `random`"):
+        rri(torch.rand(1, 30, 3), order="random")
 
 
 def test_scales_out_of_order_are_refused() -> None:

@@ -13,6 +13,7 @@ from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks import PRESETS, DeepGMR, NetworkConfig, Prediction
 from deepgmr.networks.features import gather_points
+from deepgmr.solver import solve_rigid
 from deepgmr.transform import RigidTransform, rotation_angle
 
 SMALL = NetworkConfig(components=8, encoder=(32,), decoder=(32, 16), pooled=16, landmarks=4)
@@ -71,6 +72,14 @@ def test_the_answer_is_one_object_in_the_frame_of_the_input(generator: torch.Gen
         assert torch.allclose(mixture.weights, expected.weights, atol=1e-5)
         assert torch.allclose(mixture.means, expected.means, atol=1e-4)
         assert torch.allclose(mixture.covariances, expected.covariances, atol=1e-4)
+
+
+def test_the_motion_is_the_closed_form_answer_for_the_mixtures_it_comes_with(generator: torch.Generator) -> None:
+    source, target = _clouds(generator), 8 * _motion(3, generator).apply(_clouds(generator))  # sizes tell scales apart
+    prediction = _network(SMALL, source)(source, target)
+    expected = solve_rigid(prediction.source_mixture, prediction.target_mixture)
+    assert (prediction.target_from_source - expected.target_from_source.matrix).abs().max() < 5e-3
+    assert torch.allclose(prediction.solution.determinacy, expected.determinacy, atol=1e-3)
 
 
 def test_it_never_sees_the_truth() -> None:

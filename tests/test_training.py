@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -103,6 +104,8 @@ def test_training_lowers_the_loss_and_publishes_weights_that_load(tmp_path: Path
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert rows[-1]["validation recall@0.2"] == 1.0
     model = checkpoint.load(tmp_path / "tiny.safetensors")
+    for name, value in _task(config).validate(model).items():  # validation was of the weights that are published
+        assert rows[-1][f"validation {name}"] == value
     assert model.provenance["training"] == checkpoint.to_plain(config)
     assert model.provenance["pairs"] == 480
     assert [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()] == rows
@@ -316,6 +319,19 @@ def test_progress_is_plain_lines_away_from_a_terminal(capsys: pytest.CaptureFixt
     assert describe(row).endswith("1:01 left")
 
 
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    pytest.importorskip("rich")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with TrainingProgress(10, stream=terminal) as progress:
+        progress({"step": 5.0, "loss": 0.25, "pairs_per_second": 80.0, "seconds_left": 61.0})
+    assert "5/10" in terminal.getvalue() and "loss 0.25" in terminal.getvalue()
+
+
 def test_a_picture_shows_both_clouds() -> None:
     image = draw(torch.rand(50, 3), torch.rand(50, 3) + 2)
     assert image.shape == (256, 256, 3)
@@ -330,3 +346,42 @@ def test_tensorboard_gets_scalars_and_a_picture(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"loss", "recall@.05", "validation/error"} <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["registered pair"]
+
+
+# -- the script ----------------------------------------------------------------------------------------------------
+
+
+def _modelnet(folder: Path) -> Path:
+    """Ten clouds in the official layout."""
+    import h5py
+
+    folder.mkdir()
+    clouds = _task(clouds=10).clouds.numpy()
+    for split, rows in (("train", slice(0, 8)), ("test", slice(8, 10))):
+        with h5py.File(folder / f"ply_data_{split}0.h5", "w") as file:
+            file["data"] = clouds[rows]
+            file["label"] = [[i % 2] for i in range(len(clouds[rows]))]
+    (folder / "shape_names.txt").write_text("airplane\nbathtub\n")
+    return folder
+
+
+def test_the_script_trains_from_a_file_and_refuses_bad_settings_with_one_line(tmp_path: Path) -> None:
+    data = _modelnet(tmp_path / "modelnet")
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'name = "small"\n[network]\ncomponents = 4\nencoder = [16]\ndecoder = [16]\npooled = 8\nlandmarks = 2\n'
+        "[data]\ncategories = 2\nqueries = 64\n[optimiser]\nsteps = 3\nbatch = 2\n"
+    )
+    script = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), str(config), "--data", str(data), "--out", str(tmp_path / "out")]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "finished at step 3" in done.stdout and "step 3/3" in done.stderr
+    assert checkpoint.load(tmp_path / "out" / "small.safetensors").provenance["steps"] == 3
+    again = run()
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1

@@ -75,7 +75,7 @@ def test_exp_undoes_log_near_half_a_turn(gap: float, dtype: torch.dtype) -> None
     torch.testing.assert_close(logarithm.norm(dim=-1), torch.full((64,), math.pi - gap, dtype=dtype), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-3, 0.7, 2.9, math.pi])
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-3, 9.9e-3, 1.01e-2, 0.7, 2.9, math.pi])
 def test_se3_exp_is_the_matrix_exponential(angle: float) -> None:
     twist = torch.cat([vectors(angle, 8), vectors(2.0, 8).flip(0)], dim=-1)
     expected = np.stack([oracles.se3_exp(row) for row in twist.numpy()])

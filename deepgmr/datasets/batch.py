@@ -23,6 +23,7 @@ class PairBatch:
     target_index: Tensor | None = None  # (B, M)
     source_normals: Tensor | None = None  # (B, N, 3)
     target_normals: Tensor | None = None  # (B, M, 3)
+    source_from_parent: RigidTransform | None = None  # (B,) where the steps left the source
 
     def __len__(self) -> int:
         return len(self.source)

@@ -148,6 +148,7 @@ def _download(url: str, part: Path, attempts: int, wait: float, progress: Progre
             _attempt(url, part, progress)
             return part
         except HTTPError as error:
+            error.close()
             if error.code < 500 and error.code not in (408, 429):
                 raise InvalidFile(f"{url}: the server answers {error.code} {error.reason}") from error
             problem: Exception = error
@@ -174,6 +175,7 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> None:
     except HTTPError as error:
         if error.code != 416:
             raise
+        error.close()
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
         if total.isdigit() and int(total) == have:
             return  # it was complete

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from deepgmr.datasets.batch import PairBatch
 from deepgmr.datasets.hdf5 import decoded, open_hdf5, read_dataset
-from deepgmr.errors import InvalidFile
+from deepgmr.errors import InvalidConfig, InvalidFile
 from deepgmr.files.disk import replacing
 
 _RIGID_TOLERANCE = 1e-4
@@ -109,6 +111,47 @@ def write_suite(path: str | Path, suite: PairSuite) -> None:
         _write_hdf5(path, suite)
     else:
         _write_scans(path, suite)
+
+
+def suite_of(
+    pairs: PairBatch,
+    name: str,
+    *,
+    parents: Tensor | None = None,
+    tolerance_degrees: float | None = None,
+    tolerance_translation: np.ndarray | None = None,
+) -> PairSuite:
+    """Synthetic pairs as a suite, to validate on and to write.
+
+    `parents` (B, K, 3) are the clouds the pairs were made of; with them the whole shape comes along, in the frame of
+    the source, and answers are judged up to its symmetry. With tolerances (one angle, a length (B,) each) the pairs
+    are judged as scans are.
+    """
+    shapes = None
+    if parents is not None:
+        if pairs.source_from_parent is None:
+            raise InvalidConfig("these pairs were not made from parent clouds; leave `parents` out")
+        shapes = list(pairs.source_from_parent.apply(parents).cpu().numpy())
+    scans = tolerance_degrees is not None and tolerance_translation is not None
+    return PairSuite(
+        name=name,
+        kind="scans" if scans else "modelnet",
+        sources=list(pairs.source.cpu().numpy()),
+        targets=list(pairs.target.cpu().numpy()),
+        transforms=_nearest_rigid(pairs.target_from_source.matrix.cpu().double().numpy()),
+        names=tuple(f"{name}_{i:04d}" for i in range(len(pairs))),
+        shapes=shapes,
+        tolerance_degrees=np.full(len(pairs), tolerance_degrees) if scans else None,
+        tolerance_translation=tolerance_translation if scans else None,
+    )
+
+
+def _nearest_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Rotations made in float32, orthonormal to the last digit of float64."""
+    u, _, v = np.linalg.svd(matrices[:, :3, :3])
+    matrices = matrices.copy()
+    matrices[:, :3, :3] = u @ v
+    return matrices
 
 
 # -- HDF5 ------------------------------------------------------------------------------------------------------
@@ -212,7 +255,7 @@ def _read_scans(folder: Path) -> PairSuite:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     keys = ("source", "target", "transform", "tolerance_degrees", "tolerance_translation")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive]
             if missing:
                 raise InvalidFile(f"{path} has no {missing}; a scan pair holds {list(keys)}")
@@ -268,10 +311,12 @@ def _check(suite: PairSuite, path: Path) -> None:
                 )
             if not np.isfinite(cloud).all():
                 raise InvalidFile(f"{path}: `{key}` of pair {name} holds NaN or infinite coordinates")
-    rotations, bottoms = suite.transforms[:, :3, :3], suite.transforms[:, 3]
+    finite = np.isfinite(suite.transforms).all(axis=(1, 2))
+    matrices = np.where(finite[:, None, None], suite.transforms, np.eye(4))
+    rotations, bottoms = matrices[:, :3, :3], matrices[:, 3]
     skew = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    rigid = (skew < _RIGID_TOLERANCE) & (np.linalg.det(rotations) > 0)
-    rigid &= (np.abs(bottoms - [0, 0, 0, 1]).max(axis=1) < _RIGID_TOLERANCE) & np.isfinite(skew)
+    rigid = finite & (skew < _RIGID_TOLERANCE) & (np.linalg.det(rotations) > 0)
+    rigid &= np.abs(bottoms - [0, 0, 0, 1]).max(axis=1) < _RIGID_TOLERANCE
     if not rigid.all():
         first = suite.names[int(np.flatnonzero(~rigid)[0])]
         raise InvalidFile(f"{path}: {int((~rigid).sum())} transforms are not rigid motions, the first is pair {first}")

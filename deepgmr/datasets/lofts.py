@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepgmr.datasets.sections import ANGLES, CIRCLE, COS, LEVELS, SIN, SQUARE, Floats
 
+PRISM = 6  # levels of a prism: two caps and a wall in three, short enough that areas hardly change along them
 _INSIDE = 1e-3  # how far under the skin of a part (of unit size) a point must be to count as inside it
 
 
@@ -24,7 +25,7 @@ class Assembly:
     """Parts of `count` shapes of one family, collected part by part; every array has a row a shape."""
 
     count: int
-    prisms: list[tuple[Floats, ...]] = field(default_factory=list)  # two levels with caps
+    prisms: list[tuple[Floats, ...]] = field(default_factory=list)  # PRISM levels
     lofts: list[tuple[Floats, ...]] = field(default_factory=list)  # LEVELS levels
     sweeps: list[tuple[Floats, ...]] = field(default_factory=list)  # LEVELS levels, along a curve
 
@@ -164,11 +165,11 @@ def build(assemblies: Sequence[tuple[Assembly, NDArray[np.int64]]]) -> Solids:
     columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
     vertices, corners, tri_part, linear, centre, section, radius, shift, owner = columns
     first_vertex, first_part = 0, 0
-    for levels in (4, LEVELS):
+    for levels in (PRISM, LEVELS):
         rows: list[tuple[Floats, ...]] = []
         owners: list[NDArray[np.int64]] = []
         for assembly, who in assemblies:
-            parts = assembly.prisms if levels == 4 else assembly.lofts + assembly.sweeps
+            parts = assembly.prisms if levels == PRISM else assembly.lofts + assembly.sweeps
             rows += parts
             owners += [who] * len(parts)
         if not rows:
@@ -177,7 +178,7 @@ def build(assemblies: Sequence[tuple[Assembly, NDArray[np.int64]]]) -> Solids:
         whose = np.concatenate(owners)[keep]
         a, c, _, rho, first, second = (np.concatenate(column)[keep] for column in zip(*rows, strict=True))
         count = len(whose)
-        if levels == 4:
+        if levels == PRISM:
             grid, scale, moved = _prism_grid(rho, first, second)
         else:
             grid, scale, moved = second, np.repeat(first[..., None], 2, axis=-1), np.zeros((count, 2), np.float32)
@@ -218,14 +219,15 @@ def build(assemblies: Sequence[tuple[Assembly, NDArray[np.int64]]]) -> Solids:
 
 
 def _prism_grid(rho: Floats, top: Floats, shift: Floats) -> tuple[Floats, Floats, Floats]:
-    """Vertices (Q, 4, 24, 3) of prisms: centre, lower face, upper face, centre."""
-    count = len(rho)
-    low = np.stack([rho * COS, rho * SIN], axis=-1)  # (Q, 24, 2)
-    high = low * top[:, None] + shift[:, None]
-    grid = np.zeros((count, 4, ANGLES, 3), np.float32)
-    grid[:, 1, :, :2], grid[:, 2, :, :2] = low, high
-    grid[:, 3, :, :2] = shift[:, None]
-    grid[:, :2, :, 2], grid[:, 2:, :, 2] = -1, 1
+    """Vertices (Q, PRISM, 24, 3) of prisms: a centre, levels of the wall, a centre."""
+    height = np.linspace(0, 1, PRISM - 2, dtype=np.float32)  # from the lower face to the upper one
+    size = 1 + height[None, :, None] * (top[:, None] - 1)  # (Q, PRISM - 2, 2)
+    wall = np.stack([rho * COS, rho * SIN], axis=-1)[:, None] * size[:, :, None]
+    wall += (height[None, :, None] * shift[:, None])[:, :, None]
+    grid = np.zeros((len(rho), PRISM, ANGLES, 3), np.float32)
+    grid[:, 1:-1, :, :2] = wall
+    grid[:, -1, :, :2] = shift[:, None]
+    grid[..., 2] = np.array([-1, *(2 * height - 1), 1], np.float32)[:, None]
     s = np.linspace(0, 1, LEVELS, dtype=np.float32)[None, :, None]
     return grid, 1 + s * (top[:, None] - 1), shift
 
@@ -240,8 +242,8 @@ def _grid_faces(levels: int) -> NDArray[np.int32]:
 
 def _capped_faces() -> NDArray[np.int32]:
     """The faces of a prism without the halves that its caps, fans around a centre, leave empty."""
-    faces = _grid_faces(4).reshape(2, 3, ANGLES, 3)
-    return np.concatenate([faces[0, 1:].reshape(-1, 3), faces[1, :2].reshape(-1, 3)])
+    faces = _grid_faces(PRISM).reshape(2, PRISM - 1, ANGLES, 3)
+    return np.concatenate([faces[0, 1:].reshape(-1, 3), faces[1, :-1].reshape(-1, 3)])
 
 
-_FACES = {4: _capped_faces(), LEVELS: _grid_faces(LEVELS)}
+_FACES = {PRISM: _capped_faces(), LEVELS: _grid_faces(LEVELS)}

@@ -42,7 +42,7 @@ def make_pairs(
     batch, count, _ = clouds.shape
     index = torch.arange(count, device=clouds.device).expand(batch, count)
     still = RigidTransform.identity((batch,), dtype=clouds.dtype, device=clouds.device)
-    pair = PairBatch(clouds, clouds, still, clouds.new_ones(batch), index, index, normals, normals)
+    pair = PairBatch(clouds, clouds, still, clouds.new_ones(batch), index, index, normals, normals, still)
     for step in steps:
         pair = step(pair, generator)
     return pair
@@ -177,6 +177,7 @@ class Move:
             source=pose.apply(pair.source),
             target=target_pose.apply(pair.target),
             target_from_source=motion,
+            source_from_parent=None if pair.source_from_parent is None else pose @ pair.source_from_parent,
             source_normals=None if pair.source_normals is None else pose.rotate(pair.source_normals),
             target_normals=None if pair.target_normals is None else target_pose.rotate(pair.target_normals),
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.divergence.precision import UNROLLED, Gaussians
+from deepgmr.divergence.triangular import Planes, matrix_planes
 
 _GAP = 1e-2  # eigenvalues closer than this share of the largest count as equal in the gradient
 
@@ -21,11 +22,15 @@ def principal_root(g: Gaussians) -> Tensor:
     """
     if g.diagonal:
         return torch.diag_embed(g.lower)
-    wide = g.wide
-    values, vectors = symmetric_eigen(wide.detach())
-    deviations = values.clamp_min(torch.finfo(wide.dtype).tiny).sqrt()
+    if g.planes is not None:
+        values, vectors = _unrolled_eigen([[entry.detach() for entry in row] for row in g.planes])
+    else:
+        values, vectors = torch.linalg.eigh(g.wide.detach())
+    deviations = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
     root = vectors * deviations.unsqueeze(-2)
+    wide = g.covariances
     if wide.requires_grad:
+        wide = g.wide
         # dR = V X with X D + D X^T = V^T dS V. The eigenvectors' own derivative is X_ik = M_ik d_k / (l_k - l_i);
         # where that divides by a vanishing gap, the symmetric solution M_ik / (d_i + d_k) does not.
         change = vectors.mT @ (wide - wide.detach()) @ vectors  # zero in value
@@ -38,69 +43,84 @@ def principal_root(g: Gaussians) -> Tensor:
 
 
 def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (*B, d) and eigenvectors (*B, d, d), in columns and in no particular order, of symmetric matrices.
-
-    Up to three dimensions without LAPACK, whose batched solver takes a microsecond a matrix and more: one eigenvector
-    from the eigenvalue that stands apart (Eberly, A robust eigensolver for 3x3 symmetric matrices), the other two by
-    one Jacobi rotation of what is left. Constants: no gradient.
-    """
-    d = matrix.shape[-1]
-    if d > UNROLLED:
-        values, vectors = torch.linalg.eigh(matrix)
+    """Eigenvalues (*B, d) and eigenvectors (*B, d, d), in columns and in no particular order. Constants: no gradient."""
+    if matrix.shape[-1] > UNROLLED:
+        values, vectors = torch.linalg.eigh(matrix.detach())
         return values, vectors
-    m = matrix.movedim((-2, -1), (0, 1)).contiguous()
-    if d == 1:
-        return m[0, 0].unsqueeze(-1), torch.ones_like(matrix)
-    if d == 2:
-        c, s, low, high = _jacobi(m[0, 0], m[0, 1], m[1, 1])
+    return _unrolled_eigen(matrix_planes(matrix.detach()))
+
+
+def _unrolled_eigen(m: Planes) -> tuple[Tensor, Tensor]:
+    """Up to three dimensions without LAPACK, whose batched solver takes a microsecond a matrix and more.
+
+    One eigenvector from the eigenvalue that stands apart (Eberly, A robust eigensolver for 3x3 symmetric matrices), the
+    other two by one Jacobi rotation of what is left. Written out over the entries: each line runs over the whole batch.
+    """
+    if len(m) == 1:
+        return m[0][0].unsqueeze(-1), torch.ones_like(m[0][0])[..., None, None]
+    if len(m) == 2:
+        c, s, low, high = _jacobi(m[0][0], m[1][0], m[1][1])
         return torch.stack([low, high], -1), torch.stack([c, s, -s, c], -1).unflatten(-1, (2, 2))
-    mean = (m[0, 0] + m[1, 1] + m[2, 2]) / 3
-    eye = torch.eye(3, dtype=m.dtype, device=m.device).reshape(3, 3, *[1] * mean.ndim)
-    centred = m - mean * eye  # (3, 3, *B), as everything below: entries first
-    squares = centred.square().flatten(0, 1).sum(0)
+    m00, m11, m22, m10, m20, m21 = m[0][0], m[1][1], m[2][2], m[1][0], m[2][0], m[2][1]
+    trace = m00 + m11 + m22
+    mean = trace / 3
+    a, b, c = m00 - mean, m11 - mean, m22 - mean
+    squares = _dot([a, b, c], [a, b, c]) + 2 * _dot([m10, m20, m21], [m10, m20, m21])
     radius = (squares / 6).sqrt()
-    det = (centred[0] * torch.linalg.cross(centred[1], centred[2], dim=0)).sum(0)
-    half = (det / (2 * radius**3).clamp_min(torch.finfo(m.dtype).tiny)).clamp(-1, 1)
-    sign = torch.where(half >= 0, 1.0, -1.0).to(m.dtype)  # the largest stands apart, or the smallest
-    apart = sign * 2 * radius * (torch.acos(half.abs()) / 3).cos()
-    x = _null_vector(centred - apart * eye, squares)  # (3, *B)
-    # An orthonormal pair (u, w) that completes x: u drops one of the first two components, the smaller one.
-    first = x[0].abs() > x[1].abs()
-    zero = torch.zeros_like(mean)
-    u = torch.stack([torch.where(first, -x[2], zero), torch.where(first, zero, x[2]), torch.where(first, x[0], -x[1])])
-    u = u * u.square().sum(0).rsqrt()
-    frame = torch.stack([x, u, torch.linalg.cross(x, u, dim=0)], dim=1)  # (3, 3, *B), vectors in columns
-    image = (m.unsqueeze(2) * frame.unsqueeze(0)).sum(1)
-    within = (frame * image).sum(0)  # the diagonal of frame^T M frame
-    c, s, low, high = _jacobi(within[1], (frame[:, 1] * image[:, 2]).sum(0), within[2])
-    rotated = torch.stack([frame[:, 0], c * frame[:, 1] - s * frame[:, 2], s * frame[:, 1] + c * frame[:, 2]], dim=1)
-    return torch.stack([within[0], low, high], dim=-1), rotated.movedim((0, 1), (-2, -1))
+    minors = [b * c - m21 * m21, m21 * m20 - m10 * c, m10 * m21 - b * m20]
+    half = _dot([a, m10, m20], minors) / (2 * radius**3).clamp_min(torch.finfo(a.dtype).tiny)
+    # The largest eigenvalue stands apart from the other two, or the smallest.
+    apart = torch.copysign(2 * radius * (torch.acos(half.abs().clamp_max(1)) / 3).cos(), half)
+    x = _null_vector(a - apart, b - apart, c - apart, m10, m20, m21, squares)
+    # An orthonormal pair (u, w) that completes x (Duff et al. 2017, Building an orthonormal basis, revisited).
+    sign = torch.copysign(torch.ones_like(mean), x[2])
+    scale = -1 / (sign + x[2])
+    product, signed = x[0] * x[1] * scale, sign * x[0]
+    u = [1 + signed * x[0] * scale, sign * product, -signed]
+    w = [product, sign + x[1] * x[1] * scale, -x[1]]
+    image = [_dot([m00, m10, m20], u), _dot([m10, m11, m21], u), _dot([m20, m21, m22], u)]
+    middle = _dot(u, image)
+    cos, sin, low, high = _jacobi(middle, _dot(w, image), trace - (apart + mean) - middle)
+    columns = [(x[i], cos * u[i] - sin * w[i], sin * u[i] + cos * w[i]) for i in range(3)]
+    vectors = torch.stack([entry for row in columns for entry in row], dim=-1).unflatten(-1, (3, 3))
+    return torch.stack([apart + mean, low, high], dim=-1), vectors
 
 
 def _jacobi(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """cos, sin and eigenvalues of [[a, b], [b, c]]: eigenvectors (cos, -sin) and (sin, cos)."""
     difference = c - a
-    sign = torch.where(difference >= 0, 1.0, -1.0).to(a.dtype)
     size = difference.abs() + torch.hypot(difference, 2 * b)
-    tangent = sign * 2 * b / torch.where(size > 0, size, 1)
-    cosine = (1 + tangent * tangent).rsqrt()
-    return cosine, cosine * tangent, a - tangent * b, c + tangent * b
+    tangent = 2 * b / torch.copysign(size.clamp_min(torch.finfo(b.dtype).tiny), difference)
+    cosine = 1 / torch.sqrt(1 + tangent * tangent)
+    shift = tangent * b
+    return cosine, cosine * tangent, a - shift, c + shift
 
 
-def _null_vector(matrix: Tensor, squares: Tensor) -> Tensor:
-    """Unit vectors (3, *B) that singular symmetric matrices (3, 3, *B) send to zero: the longest cross of two rows.
+def _null_vector(
+    a: Tensor, b: Tensor, c: Tensor, m10: Tensor, m20: Tensor, m21: Tensor, squares: Tensor
+) -> list[Tensor]:
+    """Unit vectors that singular symmetric matrices send to zero, given their diagonal (a, b, c) and the rest.
 
-    Where the matrix is round, `squares` tells the scale below which it counts as zero, and any vector will do.
+    The adjugate of such a matrix is a multiple of x x^T; its column of largest diagonal entry is taken. Where the matrix
+    is zero, which `squares` tells the scale of, any vector will do.
     """
-    crosses = torch.linalg.cross(matrix, matrix.roll(1, 0), dim=1)  # (3, 3, *B), a cross a row
-    lengths = crosses.square().sum(1)
-    longest, index = lengths.max(0)
-    best = crosses.gather(0, index.expand(1, 3, *index.shape)).squeeze(0)
-    flat = longest <= (1e-30 * squares * squares).clamp_min(torch.finfo(squares.dtype).tiny)
-    best = best * torch.where(flat, 1, longest).rsqrt()
-    default = torch.zeros_like(best)
-    default[0] = 1
-    return torch.where(flat, default, best)
+    d0, d1, d2 = b * c - m21 * m21, a * c - m20 * m20, a * b - m10 * m10
+    e10, e20, e21 = m20 * m21 - m10 * c, m10 * m21 - m20 * b, m10 * m20 - a * m21
+    s0, s1, s2 = d0.abs(), d1.abs(), d2.abs()
+    zeroth, second = (s0 >= s1) & (s0 >= s2), s2 > s1
+    x = [
+        torch.where(zeroth, d0, torch.where(second, e20, e10)),
+        torch.where(zeroth, e10, torch.where(second, e21, d1)),
+        torch.where(zeroth, e20, torch.where(second, d2, e21)),
+    ]
+    length = _dot(x, x)
+    flat = (length <= (1e-30 * squares * squares).clamp_min(torch.finfo(a.dtype).tiny)).to(a.dtype)
+    scale = (1 - flat) / (length + flat).sqrt()
+    return [x[0] * scale + flat, x[1] * scale, x[2] * scale]
+
+
+def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
 
 
 def sigma_points(g: Gaussians) -> Tensor:

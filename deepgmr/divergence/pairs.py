@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepgmr.divergence.checks import values_visible
 from deepgmr.divergence.precision import Gaussians
-from deepgmr.divergence.triangular import cholesky_planes, matrix_planes, solve_planes, vector_planes
+from deepgmr.divergence.triangular import cholesky_planes, solve_planes, vector_planes
 
 _BLOCK = 1 << 15  # pairs worked on at once
 
@@ -107,7 +107,8 @@ def blended(p: Gaussians, q: Gaussians, a: float, b: float) -> tuple[Tensor, Ten
         white = torch.linalg.solve_triangular(lower, offset.unsqueeze(-1), upper=False)
         log_det = 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return log_det, white.square().sum((-2, -1)), definite
-    one, other = matrix_planes(p.wide), matrix_planes(q.wide)
+    one, other = p.planes, q.planes
+    assert one is not None and other is not None
     entries = [[a * one[i][k] + b * other[i][k] for k in range(i + 1)] for i in range(d)]
     rows, pivots = cholesky_planes(entries)
     definite = pivots[0] > 0

@@ -43,6 +43,7 @@ class Gaussians:
     log_det: Tensor  # (*B) float64
     root: Planes | Tensor  # float64: rows of planes, or (*B, d, d), or standard deviations (*B, d) when `diagonal`
     diagonal: bool
+    planes: Planes | None = None  # the covariances in float64 as rows of planes, wherever `root` is
 
     @property
     def dimension(self) -> int:
@@ -111,10 +112,11 @@ class Gaussians:
         if not self.diagonal:
             return self
         assert isinstance(self.root, Tensor)
-        root: Planes | Tensor = torch.diag_embed(self.root)
-        if self.dimension <= UNROLLED:
-            root = matrix_planes(torch.diag_embed(self.root))
-        return replace(self, covariances=torch.diag_embed(self.covariances), root=root, diagonal=False)
+        covariances, root = torch.diag_embed(self.covariances), torch.diag_embed(self.root)
+        if self.dimension > UNROLLED:
+            return replace(self, covariances=covariances, root=root, diagonal=False)
+        planes = matrix_planes(root.square())
+        return replace(self, covariances=covariances, root=matrix_planes(root), diagonal=False, planes=planes)
 
     def unsqueeze(self, dim: int) -> Gaussians:
         """Insert a batch dimension, `dim` -1 after the batch or -2 before its last one: for pairs by broadcasting."""
@@ -140,7 +142,8 @@ class Gaussians:
         matrix: Callable[[Tensor], Tensor],
     ) -> Gaussians:
         root = [[scalar(x) for x in row] for row in self.root] if isinstance(self.root, list) else matrix(self.root)
-        return Gaussians(vector(self.means), matrix(self.covariances), scalar(self.log_det), root, self.diagonal)
+        planes = [[scalar(x) for x in row] for row in self.planes] if self.planes else None
+        return Gaussians(vector(self.means), matrix(self.covariances), scalar(self.log_det), root, self.diagonal, planes)
 
 
 def read_gaussians(*pairs: tuple[Tensor, Tensor]) -> tuple[Gaussians, ...]:
@@ -197,25 +200,29 @@ def _factor(means: Tensor, covariances: Tensor) -> tuple[Gaussians, Tensor]:
     if d > UNROLLED:
         matrix = covariances.to(wide)
         lower, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)
-        pivots = lower.diagonal(dim1=-2, dim2=-1).square()
-        scale = matrix.diagonal(dim1=-2, dim2=-1)
-        asymmetry = (matrix - matrix.mT).abs().amax(-1)
-        sound = (pivots > eps * scale).all() & (failed == 0).all() & (asymmetry <= tolerance * scale).all()
-        return Gaussians(means, covariances, pivots.log().sum(-1), lower, False), sound & finite
+        pivots, scale = lower.diagonal(dim1=-2, dim2=-1).square(), matrix.diagonal(dim1=-2, dim2=-1)
+        sound = (pivots > eps * scale).all(-1) & (failed == 0) & (_asymmetry(matrix) <= tolerance * scale.sum(-1))
+        return Gaussians(means, covariances, pivots.log().sum(-1), lower, False), sound.all() & finite
     # One copy puts the entries first, (d, d, *B), so that every operation below runs over contiguous planes.
     entries = covariances.movedim((-2, -1), (0, 1)).to(wide, memory_format=torch.contiguous_format)
-    rows = [
+    planes = [
         [entries[i, i] if i == k else 0.5 * (entries[i, k] + entries[k, i]) for k in range(i + 1)] for i in range(d)
     ]
-    planes, pivot_planes = cholesky_planes(rows)
-    sound, product = finite, pivot_planes[0]
-    for i, pivot in enumerate(pivot_planes):
-        sound = sound & (pivot > eps * entries[i, i]).all()
-        product = product * pivot if i else product
+    root, pivot_planes = cholesky_planes(planes)
+    sound, product, trace = pivot_planes[0] > 0, pivot_planes[0], entries[0, 0]
+    asymmetry = torch.zeros_like(trace)
+    for i in range(1, d):
+        sound = sound & (pivot_planes[i] > eps * entries[i, i])
+        product, trace = product * pivot_planes[i], trace + entries[i, i]
         for k in range(i):
-            limit = tolerance * torch.maximum(entries[i, i], entries[k, k])
-            sound = sound & ((entries[i, k] - entries[k, i]).abs() <= limit).all()
-    return Gaussians(means, covariances, product.log(), planes, False), sound
+            asymmetry = asymmetry + (entries[i, k] - entries[k, i]).abs()
+    sound = (sound & (asymmetry <= tolerance * trace)).all() & finite
+    return Gaussians(means, covariances, product.log(), root, False, planes), sound
+
+
+def _asymmetry(matrix: Tensor) -> Tensor:
+    """The sum of |S_ik - S_ki| over i > k, (*B)."""
+    return 0.5 * (matrix - matrix.mT).abs().sum((-2, -1))
 
 
 def _repaired(g: Gaussians, means: Tensor, covariances: Tensor) -> Gaussians:
@@ -236,10 +243,10 @@ def _repaired(g: Gaussians, means: Tensor, covariances: Tensor) -> Gaussians:
     d, dtype = means.shape[-1], means.dtype
     flat = covariances.detach().reshape(-1, d, d)
     scale = flat.diagonal(dim1=-2, dim2=-1)
-    skew = (flat - flat.mT).abs().amax((-2, -1))
-    if bool((skew > _symmetry_tolerance(dtype) * scale.abs().amax(-1)).any()):
+    skew = _asymmetry(flat)
+    if bool((skew > _symmetry_tolerance(dtype) * scale.abs().sum(-1)).any()):
         raise InvalidMixture(
-            f"covariances {tuple(covariances.shape)} must be symmetric, |S - S^T| reaches {skew.max().item():.3g}; "
+            f"covariances {tuple(covariances.shape)} must be symmetric, S - S^T reaches {skew.max().item():.3g}; "
             "pass (S + S^T) / 2 if the difference is rounding"
         )
     weak = torch.stack([~_factor(torch.zeros_like(row[0]), row)[1] for row in flat])

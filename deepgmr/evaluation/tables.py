@@ -175,10 +175,10 @@ def _rank_correlation(divergence: np.ndarray, error: np.ndarray) -> float | None
     from scipy.stats import spearmanr
 
     both = np.isfinite(divergence) & np.isfinite(error)
-    if both.sum() < 3:
-        return None
-    value = float(spearmanr(divergence[both], error[both]).statistic)
-    return None if np.isnan(value) else value
+    x, y = divergence[both], error[both]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None  # nothing to rank
+    return float(spearmanr(x, y).statistic)
 
 
 def _failed(failures: Counter[str]) -> str:

@@ -13,13 +13,13 @@ import re
 from pathlib import Path
 
 from deepgmr.errors import InvalidFile
-from deepgmr.files.cloud import CloudFile, Surface, transformed
+from deepgmr.files.cloud import CloudFile, Triangles, transformed
 from deepgmr.files.disk import check_readable, check_writable, reason, replacing
 from deepgmr.files.matrices import matrix_text, read_transform, write_transform
 
 __all__ = [
     "CloudFile",
-    "Surface",
+    "Triangles",
     "check_output",
     "check_writable",
     "matrix_text",
@@ -70,7 +70,7 @@ def _read(path: Path, kind: str) -> CloudFile:
         from deepgmr.files.ply import read_ply
 
         cloud = read_ply(path)
-        if cloud.surface is None:
+        if cloud.triangles is None:
             return cloud
         from deepgmr.files.meshes import sampled
 
@@ -153,7 +153,7 @@ def check_output(path: str | Path, cloud: CloudFile | None = None) -> None:
     if suffix not in WRITABLE:
         found = f"the suffix {suffix}" if suffix else "no suffix"
         raise InvalidFile(f"{path}: {found} names no format that can be written; use one of {' '.join(WRITABLE)}")
-    if cloud is not None and suffix in MESHES and cloud.surface is None:
+    if cloud is not None and suffix in MESHES and cloud.triangles is None:
         raise InvalidFile(f"{path}: a {suffix} file holds triangles, but the source has only points; write a .ply")
     if suffix in (".las", ".laz"):
         from deepgmr.files.las import require_laspy

@@ -25,7 +25,7 @@ COLOUR_ARRAYS = ("colors", "colours", "rgb", "color")  # (N, 3) in one array
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class Triangles:
     """The triangles a mesh file held; its cloud is a sample of them."""
 
     vertices: np.ndarray  # (V, 3) float64
@@ -48,7 +48,7 @@ class CloudFile:
     comments: tuple[str, ...] = ()
     coordinate_dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float64))
     text: bool = False
-    surface: Surface | None = None
+    triangles: Triangles | None = None
     viewpoint: tuple[float, ...] | None = None  # PCD: the sensor's position and orientation, tx ty tz qw qx qy qz
     las_header: Any = None  # LAS: scales, coordinate system and user records, carried to the output
 
@@ -64,7 +64,7 @@ def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
     matrix = np.asarray(target_from_source, dtype=np.float64)
     if matrix.shape != (4, 4):
         raise InvalidTransform(f"a motion is a (4, 4) matrix, got shape {matrix.shape}")
-    surface = cloud.surface
+    surface = cloud.triangles
     if surface is not None:
         scene = surface.scene
         if scene is not None:
@@ -80,7 +80,7 @@ def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
         cloud,
         points=_moved(cloud.points, matrix),
         properties=_rotated(cloud.properties, matrix[:3, :3]),
-        surface=surface,
+        triangles=surface,
         viewpoint=None if cloud.viewpoint is None else _moved_viewpoint(cloud.viewpoint, matrix),
     )
 

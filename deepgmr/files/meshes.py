@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepgmr.errors import InvalidFile
-from deepgmr.files.cloud import CloudFile, Surface, flat_columns, stored_coordinates
+from deepgmr.files.cloud import CloudFile, Triangles, flat_columns, stored_coordinates
 
 SAMPLES = 20_000  # points drawn from a surface: enough for any stage of a registration
 SEED = 0  # the same mesh gives the same cloud
@@ -47,8 +47,8 @@ def read_mesh(path: Path, kind: str) -> CloudFile:
             raise InvalidFile(f"{path}: the {kind.upper()} holds zero points and no triangles; export it again")
         return CloudFile(points, format=kind)
     stored = np.dtype(np.float32 if kind in ("stl", "glb", "gltf") else np.float64)
-    surface = Surface(vertices, faces, colours, scene)
-    return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, surface=surface))
+    surface = Triangles(vertices, faces, colours, scene)
+    return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, triangles=surface))
 
 
 def _vertex_colours(mesh: Any) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ def sampled(path: Path, cloud: CloudFile) -> CloudFile:
     import trimesh
     from trimesh.sample import sample_surface
 
-    surface = cloud.surface
+    surface = cloud.triangles
     if surface is None:
         return cloud
     vertices, faces = surface.vertices, surface.faces
@@ -89,7 +89,7 @@ def write_mesh(stream: BinaryIO, cloud: CloudFile, suffix: str) -> list[str]:
     """Write the mesh a cloud came from as .obj, .stl, .off or .glb; returns what the format cannot hold."""
     import trimesh
 
-    surface = cloud.surface
+    surface = cloud.triangles
     if surface is None:  # check_output has refused this before anything was computed
         raise InvalidFile(f"a {suffix} file holds triangles, but the cloud has only points; write a .ply")
     if suffix == ".glb" and surface.scene is not None and cloud.format in ("glb", "gltf"):

@@ -18,7 +18,7 @@ import numpy as np
 from deepgmr.errors import InvalidFile
 from deepgmr.files.cloud import (
     CloudFile,
-    Surface,
+    Triangles,
     as_points,
     coordinate_dtype,
     flat_columns,
@@ -53,7 +53,7 @@ class Header:
 
 
 def read_ply(path: Path) -> CloudFile:
-    """Read a PLY. Faces, where there are any, come back as the vertices' `surface` for the caller to sample."""
+    """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample."""
     data = path.read_bytes()
     header = parse_header(path, data)
     columns: dict[str, dict[str, np.ndarray]] = {}
@@ -75,7 +75,7 @@ def read_ply(path: Path) -> CloudFile:
     faces = next((columns["face"][name] for name in FACE_LISTS if name in columns.get("face", {})), None)
     surface = None
     if faces is not None and len(faces):
-        surface = Surface(points, triangles(faces), vertex)
+        surface = Triangles(points, triangles(faces), vertex)
     return CloudFile(points, vertex, "ply", header.comments, stored, header.encoding == "ascii", surface)
 
 
@@ -148,7 +148,7 @@ def triangles(faces: np.ndarray) -> np.ndarray:
 
 def write_ply(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     """Write the cloud, or its mesh where it came from one; returns the names of properties PLY cannot hold."""
-    surface = cloud.surface
+    surface = cloud.triangles
     positions = cloud.points if surface is None else surface.vertices
     properties = cloud.properties if surface is None else surface.properties
     coordinates = stored_coordinates(positions, cloud.coordinate_dtype)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from deepgmr.errors import InvalidCloud, InvalidConfig
 
 SCALES = (0.08, 0.16, 0.32, 0.64)  # standard deviations of the weights of `local_moments`, in root-mean-square radii
+ORDERS = ("value", "distance")  # of the numbers of `rri`
 _ALONG = 5e-3  # closer than this to the axis, the direction of a neighbour is known to no better than 1e-4 in float32
 _PER_SCALE, _PER_PAIR = 13, 3
 _ROWS, _COLUMNS = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]  # the six entries of a symmetric 3x3 matrix ...
@@ -116,22 +118,26 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 # -- the paper's features --------------------------------------------------------------------------------------
 
 
-def rri(points: Tensor, *, neighbours: int = 20, queries: Tensor | None = None) -> Tensor:
+def rri(points: Tensor, *, neighbours: int = 20, order: str = "value", queries: Tensor | None = None) -> Tensor:
     """Rigorously rotation-invariant features (*B, N, 4 k) of centred clouds (*B, N, 3), k = `neighbours`.
 
     For a point p and each of its k nearest neighbours q: |p|, |q|, the angle between p and q seen from the centroid,
     and the angle, in the plane across p, from q counterclockwise to the next neighbour (ClusterNet, Chen et al.,
     CVPR 2019; DeepGMR, Yuan et al., ECCV 2020). The four lists one after another; a point is not its own neighbour.
 
+    order     "value" sorts each list by itself, so two neighbours equally near may change places without changing
+              anything, and rounding never moves a number by more than itself; "distance" keeps the numbers of a
+              neighbour together, nearest first, as the released code does
     queries   (*B, Q) indices: describe only these points; the neighbours still come from the whole cloud
 
-    Where we differ from the released code: each of the four lists is sorted by value, so two neighbours equally near
-    may change places without changing anything; the released code projects onto the plane across p with the wrong
-    length, so its angles are off wherever |p| is not |q|; and n angles are sorted once instead of n^2 compared.
+    Where else we differ from the released code: it projects onto the plane across p with the wrong length, so its
+    angles are off wherever |p| is not |q|; and here k angles are sorted once instead of k^2 compared.
     A neighbour straight above p, whose direction is undefined, takes no part in the angles and gets 0.
     """
+    if order not in ORDERS:
+        raise InvalidConfig(f"unknown order `{order}`; the orders are {', '.join(ORDERS)}")
     if points.ndim != 3:
-        return _batched(rri, points, queries, neighbours=neighbours)
+        return _batched(rri, points, queries, neighbours=neighbours, order=order)
     asked = points if queries is None else gather_points(points, queries)
     indices = nearest_neighbours(points, neighbours + 1, queries=asked).indices[..., 1:]
     q = gather_points(points, indices)  # (B, Q, k, 3)
@@ -141,15 +147,8 @@ def rri(points: Tensor, *, neighbours: int = 20, queries: Tensor | None = None) 
     height = (q * axis).sum(-1)
     across = q - height.unsqueeze(-1) * axis  # the part of q in the plane across p
     opening = torch.atan2(_length(across), height)
-    return torch.cat(
-        [
-            radius_p.expand_as(radius_q),
-            radius_q.sort(-1).values,
-            opening.sort(-1).values,
-            _gaps(across, axis).sort(-1).values,
-        ],
-        dim=-1,
-    )
+    lists = [radius_p.expand_as(radius_q), radius_q, opening, _gaps(across, axis)]
+    return torch.cat(lists if order == "distance" else [values.sort(-1).values for values in lists], dim=-1)
 
 
 def _gaps(across: Tensor, axis: Tensor) -> Tensor:
@@ -160,11 +159,12 @@ def _gaps(across: Tensor, axis: Tensor) -> Tensor:
     y = (torch.linalg.cross(reference.expand_as(across), across, dim=-1) * axis).sum(-1)
     defined = length > _ALONG
     turn = torch.where(defined, torch.atan2(y, x) % (2 * math.pi), torch.full_like(x, math.inf))
-    ordered = turn.sort(-1).values
+    ordered, places = turn.sort(-1)
     first = ordered[..., :1]
     following = torch.cat([ordered[..., 1:], torch.full_like(first, math.inf)], dim=-1)
     wrapped = torch.where(following.isinf(), first + 2 * math.pi, following)  # after the last comes the first
-    return torch.where(ordered.isinf(), torch.zeros_like(ordered), wrapped - ordered)
+    gaps = torch.where(ordered.isinf(), torch.zeros_like(ordered), wrapped - ordered)
+    return torch.empty_like(gaps).scatter_(-1, places, gaps)
 
 
 def _length(vector: Tensor) -> Tensor:
@@ -213,18 +213,22 @@ def _moments(points: Tensor, asked: Tensor, scales: Sequence[float]) -> Tensor:
     cloud, at = points.mT.contiguous(), asked.mT.contiguous()  # (b, 3, N), (b, 3, q)
     squared, squared_at = cloud.square().sum(1, keepdim=True), at.square().sum(1, keepdim=True)
     columns = torch.cat([torch.ones_like(squared), cloud, cloud[:, _ROWS] * cloud[:, _COLUMNS], squared * cloud], dim=1)
-    exponent = torch.baddbmm(squared, asked, cloud, beta=-0.5)  # p.x - |x|^2 / 2
-    exponent.sub_(0.5 * squared_at.mT).clamp_(max=0)  # -|p - x|^2 / 2, (b, q, N)
+    # -|p - x|^2 / 2 h^2 at the widest scale h, (b, q, N): one product of [p, -|p|^2 / 2, 1] and [x, 1, -|x|^2 / 2] ...
+    widest = scales[-1]
+    left = torch.cat([at, -0.5 * squared_at, torch.ones_like(squared_at)], dim=1) / (widest * widest)
+    right = torch.cat([cloud, torch.ones_like(squared), -0.5 * squared], dim=1)
+    exponent = torch.bmm(left.mT, right).clamp_(max=0)
+    # ... and, where every scale is half the next, one exponential for all: a quarter of the variance is a fourth power.
+    halving = all(math.isclose(2 * a, b, rel_tol=1e-6) for a, b in pairwise(scales))
+    weights = exponent.exp_() if halving else exponent
     radius = squared_at.sqrt()
     axis = at / radius.clamp_min(1e-6)
     out, leans, bends = [radius], [], []
-    weights, previous = exponent, math.nan
     for h in reversed(scales):
-        if math.isclose(previous, 2 * h, rel_tol=1e-6):
+        if not halving:
+            weights = (exponent * (widest / h) ** 2).exp_()
+        elif h != widest:
             weights.square_().square_()
-        else:
-            weights = (exponent / (h * h)).exp_()
-        previous = h
         sums = columns @ weights.mT  # (b, 13, q)
         mass = sums[:, :1]
         mean, second, third = (sums[:, 1:] / mass).split([3, 6, 3], dim=1)

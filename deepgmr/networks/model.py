@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.mixture import GaussianMixture
-from deepgmr.networks.features import SCALES, gather_points, local_moments, moments_width, rri, unit_frame
+from deepgmr.networks.features import ORDERS, SCALES, gather_points, local_moments, moments_width, rri, unit_frame
 from deepgmr.networks.pointnet import PointNet, PoseTransformer
 from deepgmr.solver import Solution, solve_rigid
 from deepgmr.transform import RigidTransform
 
 FEATURES = ("moments", "rri", "xyz", "tnet")
+_FLOOR = 1e-5  # of the cloud's variance: float32 rounds the scatter of a flat cloud by up to a twentieth of this
 _OUTLIER = 6.0  # standardised features beyond this say no more than that they are extreme
 
 
@@ -28,6 +29,7 @@ class NetworkConfig:
     components: int = 32
     features: str = "moments"  # one of FEATURES
     neighbours: int = 20  # of "rri"
+    order: str = "value"  # of "rri"
     scales: tuple[float, ...] = SCALES  # of "moments", in root-mean-square radii of the cloud
     encoder: tuple[int, ...] = (128, 128)
     decoder: tuple[int, ...] = (256, 128)
@@ -38,6 +40,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.features not in FEATURES:
             raise InvalidConfig(f"unknown features `{self.features}`; the features are {', '.join(FEATURES)}")
+        if self.order not in ORDERS:
+            raise InvalidConfig(f"unknown order `{self.order}`; the orders are {', '.join(ORDERS)}")
         if self.components < 3:
             raise InvalidConfig(f"three components or more determine a rotation, got {self.components}")
         if self.neighbours < 1:
@@ -55,6 +59,7 @@ PRESETS: dict[str, NetworkConfig] = {
     "paper": NetworkConfig(
         components=16,
         features="rri",
+        order="distance",
         encoder=(64, 128, 256, 1024),
         decoder=(512, 256, 128),
         pooled=0,
@@ -123,8 +128,9 @@ class DeepGMR(nn.Module):
             # One scale for the pair, since a rigid motion has none; each cloud about its own centroid.
             ratio = (source_scale / target_scale).to(source_unit.dtype)[:, None, None]
             source_points = _taken(source_unit, source_rows) * ratio
-            source_mixture = GaussianMixture.from_responsibilities(source_points, source_share)
-            target_mixture = GaussianMixture.from_responsibilities(_taken(target_unit, target_rows), target_share)
+            source_mixture = GaussianMixture.from_responsibilities(source_points, source_share, floor=_FLOOR)
+            target_points = _taken(target_unit, target_rows)
+            target_mixture = GaussianMixture.from_responsibilities(target_points, target_share, floor=_FLOOR)
             solution = solve_rigid(source_mixture, target_mixture)
 
             rotation = solution.target_from_source.rotation.double()
@@ -160,7 +166,7 @@ class DeepGMR(nn.Module):
         if kind == "moments":
             features = local_moments(points, scales=self.config.scales, queries=queries)
         elif kind == "rri":
-            features = rri(points, neighbours=self.config.neighbours, queries=queries)
+            features = self._rri(points, queries)
         else:
             chosen = _taken(points, queries)
             if self.pose is None:
@@ -171,6 +177,9 @@ class DeepGMR(nn.Module):
         standard = (features - self.feature_mean) / self.feature_deviation
         return standard.clamp(-_OUTLIER, _OUTLIER)
 
+    def _rri(self, points: Tensor, queries: Tensor | None = None) -> Tensor:
+        return rri(points, neighbours=self.config.neighbours, order=self.config.order, queries=queries)
+
     @torch.no_grad()
     def calibrate(self, clouds: Tensor) -> None:
         """Set the standardisation of the features from sample clouds (B, N, 3); once, before training."""
@@ -180,11 +189,7 @@ class DeepGMR(nn.Module):
         self.feature_deviation.fill_(1.0)
         points = unit_frame(clouds)[0]
         kind = self.config.features
-        raw = (
-            local_moments(points, scales=self.config.scales)
-            if kind == "moments"
-            else rri(points, neighbours=self.config.neighbours)
-        )
+        raw = local_moments(points, scales=self.config.scales) if kind == "moments" else self._rri(points)
         flat = raw.flatten(0, -2)
         self.feature_mean.copy_(flat.mean(0))
         self.feature_deviation.copy_(flat.std(0) + 1e-6)

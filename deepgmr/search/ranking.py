@@ -16,7 +16,7 @@ _SIGMA = 0.5  # standard deviation of the place of a component, in spacings: hal
 _SIGMA_NORMAL = 0.7  # and of its normal, a unit vector
 _BACKGROUND = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
 _REACH = 3.0  # spacings beyond which no counterpart is looked for
-_SEEN = math.exp(-3.0)  # a component less like its counterpart than this has none
+_SEEN = 2.0  # spacings within which a counterpart counts as one: 15 of 16 of another random sample's do
 _FIRST_LOOK = 2.5  # how much wider the components are when hypotheses have not been refined yet
 
 
@@ -78,7 +78,7 @@ def _explained(
     likeness = torch.where(found, torch.exp(-divergence), torch.zeros_like(divergence))
     log_ratio = torch.log((likeness + _BACKGROUND) / (1 + _BACKGROUND))
     nothing = math.log(_BACKGROUND / (1 + _BACKGROUND))
-    return (1 - log_ratio / nothing).mean(-1), (likeness > _SEEN).to(likeness).mean(-1)
+    return (1 - log_ratio / nothing).mean(-1), torch.from_numpy(distance <= _SEEN * spacing).to(likeness).mean(-1)
 
 
 def distinct(motions: RigidTransform, scores: Tensor, count: int, *, angle: float, distance: float) -> Tensor:

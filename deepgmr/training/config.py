@@ -36,7 +36,7 @@ class DataConfig:
 class OptimiserConfig:
     """AdamW (Loshchilov and Hutter 2019) with linear warm-up and cosine decay, and an average of the weights."""
 
-    steps: int = 8000
+    steps: int = 7000
     batch: int = 32  # pairs a step, over all processes
     rate: float = 3e-3  # the highest learning rate
     final_rate: float = 1e-5
@@ -74,7 +74,10 @@ class TrainingConfig:
 
 
 PRESETS: dict[str, TrainingConfig] = {
-    "deepgmr": TrainingConfig(),
+    "deepgmr": TrainingConfig(
+        start="deepgmr-unseen",
+        optimiser=OptimiserConfig(steps=4000, rate=1.5e-3),
+    ),
     "deepgmr-unseen": TrainingConfig(name="deepgmr-unseen", data=DataConfig(categories=20)),
     "paper": TrainingConfig(
         name="paper",
