@@ -61,8 +61,8 @@ class Evidence:
 
 
 # Logistic regression on procedural pairs; `python scripts/calibrate.py` fits and prints these numbers.
-_INTERCEPT = 6.918
-_COEFFICIENTS = {"score": 6.361, "rivalry": -7.685, "overlap": -1.586, "log_observability": 0.711}
+_INTERCEPT = 6.974
+_COEFFICIENTS = {"score": 6.709, "rivalry": -7.420, "overlap": -0.836, "log_observability": 1.117}
 
 
 def features(evidence: Evidence) -> dict[str, float]:

@@ -139,9 +139,7 @@ def _propose(source: Surface, target: Surface, prior: Prior) -> RigidTransform:
     pool = [matched[few], grid] + ([prior.initial[None]] if prior.initial is not None else [])
     hypotheses = RigidTransform(torch.cat([h.rotation for h in pool]), torch.cat([h.translation for h in pool]))
     scores = search.first_look(hypotheses, source, target)
-    return hypotheses[
-        search.distinct(hypotheses, scores, _REFINED, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)
-    ]
+    return hypotheses[search.distinct(hypotheses, scores, _REFINED, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
 
 
 def _coarse(surface: Surface) -> GaussianMixture:

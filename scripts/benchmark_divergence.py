@@ -1,10 +1,10 @@
 """Measure the divergence module: an accuracy table with the cost of each estimator, and speed and memory as ratios.
 
-    python scripts/benchmark_divergence.py            # prints markdown, about three minutes on two cores
+    python scripts/benchmark_divergence.py            # prints markdown, a few minutes
     python scripts/benchmark_divergence.py --quick    # the same at toy sizes, to see that it runs
 
-Ratios compare two ways of computing the same numbers, alternating in one run, by their fastest repetitions. Memory is the
-peak of what is allocated, inputs aside.
+Ratios compare two ways of computing the same numbers, alternating in one run on one thread, by the CPU time of their fastest
+repetitions, which neighbours on the machine disturb least. Memory is the peak of what is allocated, inputs aside.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ def moved(p: GaussianMixture, generator: torch.Generator) -> GaussianMixture:
 
 
 def fastest(function: Callable[[], object], repetitions: int) -> float:
-    """Seconds of the fastest of some repetitions."""
+    """CPU seconds of the fastest of some repetitions."""
     times = []
     for _ in range(repetitions):
-        start = time.perf_counter()
+        start = time.thread_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     return min(times)
 
 
 def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Seconds of the fastest repetition of each, taking turns so that both meet the same machine."""
+    """CPU seconds of the fastest repetition of each, taking turns so that both meet the same machine."""
     ours(), theirs()
     pairs = [(fastest(ours, 3), fastest(theirs, 1)) for _ in range(rounds)]
     return min(a for a, _ in pairs), min(b for _, b in pairs)
@@ -126,11 +126,15 @@ def accuracy(batch: int, samples: int) -> None:
             sides = [m.to(torch.float32) for m in problems[j, False, True][:2]]
             cells.append(f"{1e3 * fastest(lambda e=estimator, s=sides: e(*s), 3) / batch:.2g}")  # type: ignore[misc]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    print("\nThe truth's own standard error, relative, median of each column: " + ", ".join(names[len(columns) :]) + ".\n")
+    print(
+        "\nThe truth's own standard error, relative, median of each column: " + ", ".join(names[len(columns) :]) + ".\n"
+    )
 
 
 def pairwise(batch: int, components: int, rounds: int) -> None:
-    p = random_mixtures(batch, components, isotropic=False, generator=torch.Generator().manual_seed(1)).to(torch.float32)
+    p = random_mixtures(batch, components, isotropic=False, generator=torch.Generator().manual_seed(1)).to(
+        torch.float32
+    )
     m, s = p.means, p.covariances
 
     def theirs() -> Tensor:
@@ -144,7 +148,9 @@ def pairwise(batch: int, components: int, rounds: int) -> None:
     a, b = alternate(ours, theirs, rounds)
     lean, fat = peak_bytes(ours), peak_bytes(theirs)
     row("pairwise component KL", f"B={batch}, J=K={components}, d=3", "torch's broadcast `kl_divergence`", a, b)
-    print(f"| &nbsp;&nbsp;its peak memory | | the same | {lean / 1e6:.2f} MB | {fat / 1e6:.2f} MB | {fat / lean:.1f}x leaner |")
+    print(
+        f"| &nbsp;&nbsp;its peak memory | | the same | {lean / 1e6:.2f} MB | {fat / 1e6:.2f} MB | {fat / lean:.1f}x leaner |"
+    )
 
 
 def unscented(batch: int, components: int, rounds: int) -> None:
@@ -173,7 +179,9 @@ def histogram_matrix(count: int, bins: int, rounds: int) -> None:
     a, b = alternate(lambda: divergence.pairwise_kl_histograms(p, q), lambda: p @ q.T, rounds)
     beyond = peak_bytes(lambda: divergence.pairwise_kl_histograms(p, q)) - 4 * count**2
     size = f"{count:,} x {count:,}, {bins} bins"
-    print(f"| matrix of histogram KL | {size} | the bare matrix product | {a:.2f} s | {b:.2f} s | {a / b:.2f}x its time |")
+    print(
+        f"| matrix of histogram KL | {size} | the bare matrix product | {a:.2f} s | {b:.2f} s | {a / b:.2f}x its time |"
+    )
     print(f"| &nbsp;&nbsp;memory beyond its output | | | {beyond / 1e6:.0f} MB | | |")
     empty = q.clone()
     empty[:, 0] = 0
@@ -183,18 +191,19 @@ def histogram_matrix(count: int, bins: int, rounds: int) -> None:
 
 
 def row(name: str, size: str, against: str, ours: float, theirs: float) -> None:
-    print(f"| {name} | {size} | {against} | {1e3 * ours:.2f} ms | {1e3 * theirs:.1f} ms | {theirs / ours:.0f}x faster |")
+    print(
+        f"| {name} | {size} | {against} | {1e3 * ours:.2f} ms | {1e3 * theirs:.1f} ms | {theirs / ours:.0f}x faster |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     parser.add_argument("--only", choices=["speed", "accuracy"], help="one of the two parts")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     quick = options.quick
-    print(f"torch {torch.__version__}, {options.threads} threads, {platform.machine()}\n")
+    print(f"torch {torch.__version__}, one thread, {platform.machine()}\n")
     if options.only != "accuracy":
         print("| what | size | against | ours | theirs | ratio |")
         print("|---|---|---|--:|--:|--:|")

@@ -202,8 +202,10 @@ def batched(model: DeepGMR, pair: PairBatch, device: torch.device, *, precision:
         torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         seconds = median_seconds(lambda: model(pair.source, pair.target), repeats=3, device=device)
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
-    return {"batch": len(pair), "precision": precision, "pairs/s": len(pair) / seconds, "peak GPU MiB": peak}
+    row: dict[str, Any] = {"batch": len(pair), "precision": precision, "pairs/s": len(pair) / seconds}
+    if device.type == "cuda":
+        row["peak GPU MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return row
 
 
 def compare_training(device: torch.device) -> list[dict[str, Any]]:

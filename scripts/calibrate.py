@@ -97,7 +97,11 @@ def report(rows: list[Row]) -> None:
         print(f"| {kind} | {y[mine].mean():.3f} | {probability(x[mine], weights).mean():.3f} |")
     weights = fit(x, y)
     print(f"\n_INTERCEPT = {weights[0]:.3f}")
-    print("_COEFFICIENTS = {" + ", ".join(f'"{n}": {w:.3f}' for n, w in zip(features(rows[0][1]), weights[1:], strict=True)) + "}")
+    print(
+        "_COEFFICIENTS = {"
+        + ", ".join(f'"{n}": {w:.3f}' for n, w in zip(features(rows[0][1]), weights[1:], strict=True))
+        + "}"
+    )
 
 
 def probability(x: np.ndarray, weights: np.ndarray) -> np.ndarray:

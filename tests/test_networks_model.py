@@ -125,6 +125,15 @@ def test_survey_coordinates_in_float64_lose_nothing(generator: torch.Generator) 
     assert prediction.source_mixture.means.dtype == torch.float64
 
 
+def test_flat_clouds_give_mixtures_that_divergences_accept(generator: torch.Generator) -> None:
+    source = _clouds(generator) * torch.tensor([1.0, 1.0, 0.0])
+    target = _motion(3, generator).apply(source)
+    prediction = _network(SMALL, source)(source, target)
+    for mixture in (prediction.source_mixture, prediction.target_mixture):
+        mixture.validated()  # raises unless positive definite
+    assert torch.isfinite(prediction.target_from_source).all()
+
+
 def test_queries_build_the_mixtures_from_those_points(generator: torch.Generator) -> None:
     source = _clouds(generator)
     target = _motion(3, generator).apply(source)

@@ -65,7 +65,7 @@ def test_a_moved_copy_is_found_exactly(count: int, seed: int, scale: float) -> N
 
 
 def test_another_sampling_of_the_surface_is_registered(pair) -> None:
-    source, target, truth, answer = pair
+    source, _target, truth, answer = pair
     assert answer.status is Status.OK and answer.trusted
     assert answer.confidence > 0.8
     assert answer.overlap > 0.8
@@ -108,9 +108,7 @@ def test_the_same_input_gives_the_same_bytes(pair) -> None:
 def test_units_scale_the_answer_and_nothing_else(pair) -> None:
     source, target, _, answer = pair
     scaled = register(1000 * source, 1000 * target)
-    np.testing.assert_allclose(
-        scaled.target_from_source[:3, :3], answer.target_from_source[:3, :3], atol=1e-6
-    )
+    np.testing.assert_allclose(scaled.target_from_source[:3, :3], answer.target_from_source[:3, :3], atol=1e-6)
     np.testing.assert_allclose(
         scaled.target_from_source[:3, 3], 1000 * answer.target_from_source[:3, 3], rtol=1e-5, atol=1e-3
     )
@@ -340,7 +338,7 @@ def test_an_odd_size_is_noted_but_answered(pair) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path, pair) -> None:
-    with pytest.raises(InvalidFile, match="nothing.ply"):
+    with pytest.raises(InvalidFile, match=r"nothing\.ply"):
         register(tmp_path / "nothing.ply", pair[1])
 
 

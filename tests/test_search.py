@@ -216,7 +216,9 @@ def test_distinct_motions_are_apart_and_in_order() -> None:
 def test_coarse_motions_are_pulled_to_the_truth() -> None:
     points, truth = shape(9, 2400), motion(6)
     p, q = Surface.of(points[:1200]), Surface.of(moved(truth, points[1200:]))
-    start = RigidTransform.exp(torch.tensor([[0.08, -0.05, 0.06, 0.02, 0.01, -0.02]], dtype=torch.float64)) @ truth[None]
+    start = (
+        RigidTransform.exp(torch.tensor([[0.08, -0.05, 0.06, 0.02, 0.01, -0.02]], dtype=torch.float64)) @ truth[None]
+    )
     refined = refine_together(start, p, q, Prior())
     before = rotation_angle(start.rotation.mT @ truth.rotation).item()
     after = rotation_angle(refined.rotation.mT @ truth.rotation).item()

@@ -21,7 +21,6 @@ from deepgmr.divergence.gaussian import kl_gaussian
 from deepgmr.errors import InvalidInput, InvalidMixture
 from deepgmr.mixture import GaussianMixture
 
-
 _ORDERS = (0.5, 0.8)  # of the Renyi divergences that bound KL from below
 
 

@@ -16,7 +16,7 @@ from deepgmr.divergence.checks import values_visible
 from deepgmr.divergence.precision import Gaussians
 from deepgmr.divergence.triangular import cholesky_planes, solve_planes, vector_planes
 
-_BLOCK = 1 << 15  # pairs worked on at once
+_BLOCK = 1 << 16  # pairs worked on at once
 
 
 def kl(p: Gaussians, q: Gaussians) -> Tensor:
@@ -32,17 +32,19 @@ def kl(p: Gaussians, q: Gaussians) -> Tensor:
     if not p.unrolled:
         moments = (q.whitening @ p.lower).square().sum((-2, -1)) + squared_mahalanobis(p.means, q)
         return 0.5 * (moments - p.dimension) + (q.half_log_det - p.half_log_det)
+    shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    if _plain(p, q, shape) and p.batch_shape[-1:] == (1,) and q.batch_shape[-2:-1] == (1,):
+        return _kl_all_pairs(p, q, shape)
     return _in_blocks(_kl_unrolled, p, q)
 
 
 def _in_blocks(kernel: Callable[[Gaussians, Gaussians], Tensor], p: Gaussians, q: Gaussians) -> Tensor:
     """kernel(p, q) over a broadcast batch; without gradients, block by block so that temporaries stay in cache."""
     shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
-    pairs = math.prod(shape)
-    if pairs <= _BLOCK or len(shape) < 2 or _differentiable(p, q) or not values_visible():
+    if not _plain(p, q, shape):
         return kernel(p, q)
     out = torch.empty(shape, dtype=p.dtype, device=p.means.device)
-    step = max(1, _BLOCK * shape[0] // pairs)
+    step = max(1, _BLOCK * shape[0] // math.prod(shape))
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         out[start:stop] = kernel(p.block(start, stop, len(shape)), q.block(start, stop, len(shape)))
@@ -66,10 +68,63 @@ def _kl_unrolled(p: Gaussians, q: Gaussians) -> Tensor:
     return total
 
 
-def _differentiable(*gaussians: Gaussians) -> bool:
-    if not torch.is_grad_enabled():
+def _kl_all_pairs(p: Gaussians, q: Gaussians, shape: torch.Size) -> Tensor:
+    """`_kl_unrolled` for (..., J, 1) with (..., 1, K), each entry of L_q^-1 [L_p, m_p - m_q] a small matrix product.
+
+    Two buffers of one block, whatever the number of pairs. The means are centred first: their difference is taken after
+    the product with L_q^-1, which costs no digits that the means had.
+    """
+    batch, (j, k), d = shape[:-2], shape[-2:], p.dimension
+
+    def rows(planes: list[Tensor]) -> Tensor:
+        """Planes (*B, J, 1) as (B, n, J), or (*B, 1, K) as (B, n, K)."""
+        flat = [x.reshape(*x.shape[:-2], -1).expand(*batch, -1) for x in planes]
+        return torch.stack(flat, dim=-2).reshape(-1, len(flat), flat[0].shape[-1])
+
+    lower, whitening = p.lower_planes, q.whitening_planes
+    centre = [n.mean(-1, keepdim=True) for n in q.mean_planes]
+    means = [m - c for m, c in zip(p.mean_planes, centre, strict=True)]
+    others = [n - c for n, c in zip(q.mean_planes, centre, strict=True)]
+    left = [rows([lower[m][column] for m in range(column, d)]).mT for column in range(d)]
+    left_means = rows(means).mT  # (B, J, d)
+    terms: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    for i in range(d):
+        right = rows(whitening[i])  # (B, i + 1, K)
+        for column in range(i + 1):
+            terms.append((left[column][..., : i - column + 1], right[:, column:], None))
+        white = sum(w * n for w, n in zip(whitening[i], others, strict=False))
+        assert isinstance(white, Tensor)
+        terms.append((left_means[..., : i + 1], right, rows([-white])))
+    half_p, half_q = rows([p.half_log_det + 0.5 * d]).mT, rows([q.half_log_det])  # (B, J, 1) and (B, 1, K)
+    out = torch.empty(len(half_q), j, k, dtype=p.dtype, device=p.means.device)
+    wide, tall = max(1, _BLOCK // (j * k)), min(j, max(1, _BLOCK // k))
+    buffer = torch.empty(min(wide, len(out)), tall, k, dtype=p.dtype, device=p.means.device)
+    for start in range(0, len(out), wide):
+        some = slice(start, start + wide)
+        for top in range(0, j, tall):
+            total = out[some, top : top + tall]
+            entry = buffer[: total.shape[0], : total.shape[1]]
+            torch.sub(half_q[some], half_p[some, top : top + tall], out=total)
+            for one, other, offset in terms:
+                left_block, right_block = one[some, top : top + tall], other[some]
+                if offset is None:
+                    torch.mul(left_block, right_block, out=entry) if other.shape[1] == 1 else torch.bmm(
+                        left_block, right_block, out=entry
+                    )
+                elif other.shape[1] == 1:
+                    torch.addcmul(offset[some], left_block, right_block, out=entry)
+                else:
+                    torch.baddbmm(offset[some], left_block, right_block, out=entry)
+                total.addcmul_(entry, entry, value=0.5)
+    return out.reshape(shape)
+
+
+def _plain(p: Gaussians, q: Gaussians, shape: torch.Size) -> bool:
+    """Whether the work is large enough to split and nobody will differentiate or transform it."""
+    if math.prod(shape) <= _BLOCK or len(shape) < 2 or not values_visible():
         return False
-    return any(g.means.requires_grad or g.covariances.requires_grad for g in gaussians)
+    differentiable = any(g.means.requires_grad or g.covariances.requires_grad for g in (p, q))
+    return not (torch.is_grad_enabled() and differentiable)
 
 
 def squared_mahalanobis(x: Tensor, q: Gaussians) -> Tensor:

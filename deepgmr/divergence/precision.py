@@ -143,7 +143,9 @@ class Gaussians:
     ) -> Gaussians:
         root = [[scalar(x) for x in row] for row in self.root] if isinstance(self.root, list) else matrix(self.root)
         planes = [[scalar(x) for x in row] for row in self.planes] if self.planes else None
-        return Gaussians(vector(self.means), matrix(self.covariances), scalar(self.log_det), root, self.diagonal, planes)
+        return Gaussians(
+            vector(self.means), matrix(self.covariances), scalar(self.log_det), root, self.diagonal, planes
+        )
 
 
 def read_gaussians(*pairs: tuple[Tensor, Tensor]) -> tuple[Gaussians, ...]:
@@ -206,8 +208,9 @@ def _factor(means: Tensor, covariances: Tensor) -> tuple[Gaussians, Tensor]:
     # One copy puts the entries first, (d, d, *B), so that every operation below runs over contiguous planes.
     entries = covariances.movedim((-2, -1), (0, 1)).to(wide, memory_format=torch.contiguous_format)
     planes = [
-        [entries[i, i] if i == k else 0.5 * (entries[i, k] + entries[k, i]) for k in range(i + 1)] for i in range(d)
-    ]
+        [entries[i, i].clone() if i == k else 0.5 * (entries[i, k] + entries[k, i]) for k in range(i + 1)]
+        for i in range(d)
+    ]  # kept with the Gaussians; `entries` is not
     root, pivot_planes = cholesky_planes(planes)
     sound, product, trace = pivot_planes[0] > 0, pivot_planes[0], entries[0, 0]
     asymmetry = torch.zeros_like(trace)

@@ -72,9 +72,7 @@ def _explained(
     distance, nearest = target.tree.query(moved.double().numpy(), distance_upper_bound=_REACH * spacing)
     found = torch.from_numpy(np.isfinite(distance))
     index = torch.from_numpy(np.minimum(nearest, len(target) - 1))
-    divergence = oriented_divergence(
-        moved - target.points[index], normals, target.normals[index], _SIGMA * spacing
-    )
+    divergence = oriented_divergence(moved - target.points[index], normals, target.normals[index], _SIGMA * spacing)
     likeness = torch.where(found, torch.exp(-divergence), torch.zeros_like(divergence))
     log_ratio = torch.log((likeness + _BACKGROUND) / (1 + _BACKGROUND))
     nothing = math.log(_BACKGROUND / (1 + _BACKGROUND))
