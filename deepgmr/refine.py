@@ -10,8 +10,8 @@ import small_gicp
 import torch
 from scipy.spatial import cKDTree
 
+from deepgmr.procrustes import weighted_procrustes
 from deepgmr.search import Prior
-from deepgmr.solver import weighted_procrustes
 from deepgmr.surface import Surface, reduce_to
 from deepgmr.transform import RigidTransform
 

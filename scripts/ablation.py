@@ -24,7 +24,8 @@ from deepgmr.datasets.fixed import PairSuite, read_suite
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks import PRESETS as NETWORKS
 from deepgmr.networks import DeepGMR
-from deepgmr.solver import nearest_rotation, solve_rigid
+from deepgmr.procrustes import nearest_rotation
+from deepgmr.solver import solve_rigid
 from deepgmr.training import PRESETS, PairTask, TrainingConfig, train
 from deepgmr.transform import RigidTransform
 

@@ -23,7 +23,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepgmr.mixture import GaussianMixture
-from deepgmr.solver import solve_rigid, weighted_procrustes
+from deepgmr.procrustes import weighted_procrustes
+from deepgmr.solver import solve_rigid
 from deepgmr.transform import RigidTransform, rotation_angle
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from deepgmr.errors import InvalidMixture
 from deepgmr.mixture import GaussianMixture
-from deepgmr.solver import Solution, nearest_rotation, refine_anisotropic, solve_rigid, weighted_procrustes
+from deepgmr.procrustes import nearest_rotation, weighted_procrustes
+from deepgmr.solver import Solution, refine_anisotropic, solve_rigid
 from deepgmr.transform import RigidTransform, rotation_angle, so3_exp
 
 F64 = torch.float64

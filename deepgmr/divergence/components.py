@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from deepgmr.divergence.checks import broadcast_batches, values_visible
-from deepgmr.divergence.precision import Gaussians, factored
+from deepgmr.divergence.precision import Gaussians, factor, factored
 from deepgmr.divergence.triangular import vector_planes
 from deepgmr.errors import InvalidMixture
 from deepgmr.mixture import GaussianMixture
 
-_BLOCK = 1 << 18  # numbers worked on at once where no gradient is asked for: they stay in cache
+_BLOCK = 1 << 17  # numbers worked on at once where no gradient is asked for: they stay in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,10 @@ class Components:
     weights: Tensor  # (*B, J)
     log_weights: Tensor  # (*B, J), -inf where the weight is zero
     gaussians: Gaussians  # (*B, J)
+
+    def __getitem__(self, index: int) -> Components:
+        """Index the first batch dimension."""
+        return Components(self.weights[index], self.log_weights[index], self.gaussians[index])
 
     def average(self, values: Tensor) -> Tensor:
         """sum_j weights_j values_j (*B): components of no weight count for nothing, whatever their value."""
@@ -99,24 +103,7 @@ def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:
     Batches must broadcast; numbers of components may differ. Weights must be non-negative and sum to one.
     """
     for mixture in mixtures:
-        if not isinstance(mixture, GaussianMixture):
-            raise InvalidMixture(
-                f"expected a GaussianMixture, got {type(mixture).__name__}; build one with GaussianMixture(weights, "
-                "means, covariances)"
-            )
-        if mixture.weights.shape[-1] == 0:
-            raise InvalidMixture(f"a mixture needs a component, got weights {tuple(mixture.weights.shape)}")
-        broadcast_batches(mixtures[0].batch_shape, mixture.batch_shape)
-        if mixture.dimension != mixtures[0].dimension:
-            raise InvalidMixture(
-                f"both mixtures must live in the same dimension, got means {tuple(mixtures[0].means.shape)} and "
-                f"{tuple(mixture.means.shape)}"
-            )
-        if mixture.dtype != mixtures[0].dtype or mixture.device != mixtures[0].device:
-            raise InvalidMixture(
-                f"both mixtures must share dtype and device, got {mixtures[0].dtype} on {mixtures[0].device} and "
-                f"{mixture.dtype} on {mixture.device}; convert one with .to(...)"
-            )
+        _check_kind(mixtures[0], mixture)
     gaussians = factored(
         [(mixture.means, mixture.covariances) for mixture in mixtures],
         flags=[_weights_sound(mixture.weights.detach()) for mixture in mixtures],
@@ -126,6 +113,41 @@ def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:
         Components(mixture.weights, safe_log(mixture.weights), g)
         for mixture, g in zip(mixtures, gaussians, strict=True)
     )
+
+
+def read_pair(p: GaussianMixture, q: GaussianMixture) -> tuple[Components, Components, Components | None]:
+    """`read_mixtures`, and both mixtures as one batch (2, *B) if their shapes are the same: half the operations."""
+    if isinstance(p, GaussianMixture) and isinstance(q, GaussianMixture) and p.means.shape == q.means.shape:
+        _check_kind(p, q)
+        parts = [torch.stack(pair) for pair in ((p.weights, q.weights), (p.means, q.means), (p.covariances, q.covariances))]
+        gaussians, sound = factor(parts[1], parts[2])
+        if not values_visible() or bool(sound & _weights_sound(parts[0].detach())):
+            both = Components(parts[0], safe_log(parts[0]), gaussians)
+            return both[0], both[1], both
+    one, other = read_mixtures(p, q)  # shapes differ, or something is to be said about the numbers
+    return one, other, None
+
+
+def _check_kind(first: GaussianMixture, mixture: GaussianMixture) -> None:
+    for side in (first, mixture):
+        if not isinstance(side, GaussianMixture):
+            raise InvalidMixture(
+                f"expected a GaussianMixture, got {type(side).__name__}; build one with GaussianMixture(weights, means, "
+                "covariances)"
+            )
+    if mixture.weights.shape[-1] == 0:
+        raise InvalidMixture(f"a mixture needs a component, got weights {tuple(mixture.weights.shape)}")
+    broadcast_batches(first.batch_shape, mixture.batch_shape)
+    if mixture.dimension != first.dimension:
+        raise InvalidMixture(
+            f"both mixtures must live in the same dimension, got means {tuple(first.means.shape)} and "
+            f"{tuple(mixture.means.shape)}"
+        )
+    if mixture.dtype != first.dtype or mixture.device != first.device:
+        raise InvalidMixture(
+            f"both mixtures must share dtype and device, got {first.dtype} on {first.device} and {mixture.dtype} on "
+            f"{mixture.device}; convert one with .to(...)"
+        )
 
 
 def safe_log(x: Tensor) -> Tensor:

@@ -135,6 +135,10 @@ class Gaussians:
         inner = 1 if self.diagonal else 2
         return self._mapped(lambda x: cut(x, 0), lambda x: cut(x, 1), lambda x: cut(x, inner))
 
+    def __getitem__(self, index: int) -> Gaussians:
+        """Index the first batch dimension, which means and covariances must share."""
+        return self._mapped(lambda x: x[index], lambda x: x[index], lambda x: x[index])
+
     def _mapped(
         self,
         scalar: Callable[[Tensor], Tensor],
@@ -173,7 +177,7 @@ def factored(
     """
     for means, covariances in pairs:
         check_shapes(means, covariances)
-    made = [_factor(means, covariances) for means, covariances in pairs]
+    made = [factor(means, covariances) for means, covariances in pairs]
     if values_visible() and not bool(torch.stack([*(sound for _, sound in made), *(flags or [])]).all()):
         if diagnose is not None:
             diagnose()
@@ -185,7 +189,7 @@ def _symmetry_tolerance(dtype: torch.dtype) -> float:
     return 1e-5 if dtype == torch.float64 else 1e-4
 
 
-def _factor(means: Tensor, covariances: Tensor) -> tuple[Gaussians, Tensor]:
+def factor(means: Tensor, covariances: Tensor) -> tuple[Gaussians, Tensor]:
     """Factor, and say in one flag whether all is sound: finite, symmetric, positive definite.
 
     A pivot is what is left of a variance once the variables before it are known; below the rounding of that
@@ -252,13 +256,13 @@ def _repaired(g: Gaussians, means: Tensor, covariances: Tensor) -> Gaussians:
             f"covariances {tuple(covariances.shape)} must be symmetric, S - S^T reaches {skew.max().item():.3g}; "
             "pass (S + S^T) / 2 if the difference is rounding"
         )
-    weak = torch.stack([~_factor(torch.zeros_like(row[0]), row)[1] for row in flat])
+    weak = torch.stack([~factor(torch.zeros_like(row[0]), row)[1] for row in flat])
     if not bool(weak.any()):
         return g
     share = (7 + d) * torch.finfo(dtype).eps  # of the mean variance: about the rounding of the matrix itself
     jitter = torch.where(weak, share * scale.mean(-1), 0).reshape(covariances.shape[:-2])
     eye = torch.eye(d, dtype=dtype, device=means.device)
-    repaired, sound = _factor(means, covariances + jitter[..., None, None] * eye)
+    repaired, sound = factor(means, covariances + jitter[..., None, None] * eye)
     if not bool(sound):
         lowest = torch.linalg.eigvalsh(flat[weak].double()).min().item()
         raise NotPositiveDefinite(

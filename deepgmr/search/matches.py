@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deepgmr.procrustes import weighted_procrustes
 from deepgmr.search.prior import Prior
-from deepgmr.solver import weighted_procrustes
 from deepgmr.surface import Surface
 from deepgmr.transform import RigidTransform
 

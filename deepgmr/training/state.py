@@ -74,7 +74,8 @@ class Run:
             group["lr"] = learning_rate(self.config.optimiser, self.step)
         self.optimiser.step()
         decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
         self.step += 1
         self.seconds += time.monotonic() - began
         values = torch.stack([loss.detach(), *(value.detach() for value in numbers.values()), norm.detach()]).double()
