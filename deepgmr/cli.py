@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput
+from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig, InvalidInput
 
 if TYPE_CHECKING:
     from deepgmr.files import CloudFile
@@ -178,6 +178,42 @@ def evaluate(
         if output is not None:
             evaluation.write_json(output, tables)
         _put(evaluation.to_text(tables) + "\n")
+
+
+@app.command("train")
+def train(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="In place of a file.")] = None,
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For checkpoints, history and weights.")] = ...,  # type: ignore[assignment]
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", metavar="SECONDS", min=0, help="Save and stop after so long.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...  [default: a GPU if any]")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write scalars and pictures too.")] = False,
+) -> None:
+    """Train a network from a configuration or a preset; interrupted, it goes on with --resume."""
+    with _answering("deepgmr train"):
+        if (config is None) == (preset is None):
+            raise InvalidConfig("give either a configuration file or --preset NAME, and not both")
+        from deepgmr import training
+
+        if preset is not None and preset not in training.PRESETS:
+            raise InvalidConfig(f"unknown preset `{preset}`; the presets are {', '.join(sorted(training.PRESETS))}")
+        chosen = training.read_config(config) if config is not None else training.PRESETS[str(preset)]
+        with training.TrainingProgress(chosen.optimiser.steps) as progress:
+            result = training.train(
+                chosen,
+                out=out,
+                data=data,
+                resume=resume,
+                time_limit=time_limit,
+                device=device,
+                tensorboard=tensorboard,
+                progress=progress,
+            )
+        _put(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}\n")
 
 
 def register_main(arguments: list[str] | None = None) -> int:

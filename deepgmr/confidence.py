@@ -89,7 +89,7 @@ def judge(evidence: Evidence) -> tuple[Status, float]:
     if evidence.observability < (_NEARLY_FREE if tied else _FREE):
         return Status.DEGENERATE, min(probability, _TRUSTED / 2)
     if tied and confidence(replace(evidence, rival=0.0)) >= _TRUSTED:
-        return Status.AMBIGUOUS, probability
+        return Status.AMBIGUOUS, probability / 2  # the answer is one of at least two that are as good
     if probability >= _TRUSTED:
         return Status.OK, probability
     if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
 
 from deepgmr import GaussianMixture, divergence
 
@@ -159,12 +159,18 @@ def unscented(batch: int, components: int, rounds: int) -> None:
     q = random_mixtures(batch, components, isotropic=False, generator=generator).to(torch.float32)
 
     def theirs() -> Tensor:
-        sides = [p.to_distribution(), q.to_distribution()]
+        sides = [  # with points in the second batch dimension, the fastest arrangement we found
+            MixtureSameFamily(
+                Categorical(g.weights.unsqueeze(1)),
+                MultivariateNormal(g.means.unsqueeze(1), g.covariances.unsqueeze(1)),
+            )
+            for g in (p, q)
+        ]
         values, vectors = torch.linalg.eigh(p.covariances)
         step = (3**0.5 * values.sqrt().unsqueeze(-2) * vectors).mT  # (B, J, 3, 3): a point a row
         points = torch.cat([p.means.unsqueeze(-2) + step, p.means.unsqueeze(-2) - step], dim=-2)  # (B, J, 6, 3)
-        x = points.flatten(1, 2).transpose(0, 1)  # (6 J, B, 3)
-        ratio = (sides[0].log_prob(x) - sides[1].log_prob(x)).T.unflatten(-1, (components, 6))
+        x = points.flatten(1, 2)  # (B, 6 J, 3)
+        ratio = (sides[0].log_prob(x) - sides[1].log_prob(x)).unflatten(-1, (components, 6))
         return (p.weights * ratio.mean(-1)).sum(-1)
 
     assert torch.allclose(divergence.kl_unscented(p, q), theirs(), rtol=1e-3, atol=1e-3)

@@ -513,3 +513,21 @@ def test_geometry_without_an_answer_is_not_trusted(
     assert cli.register_main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--json"]) == 3
     answer = json.loads(capsys.readouterr().out)
     assert answer["registered"] is False and answer["confidence"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "configuration file or --preset"),
+        (["a.toml", "--preset", "deepgmr"], "not both"),
+        (["--preset", "nothing"], "unknown preset `nothing`"),
+        (["missing.toml"], "missing.toml"),
+        (["--preset", "deepgmr"], "no_such_data"),
+    ],
+)
+def test_training_refuses_what_it_cannot_start(tmp_path, capsys, arguments, words) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["train", *arguments, "--data", str(tmp_path / "no_such_data"), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and len(captured.err.splitlines()) == 1
+    assert captured.out == "" and not out.exists()

@@ -136,11 +136,12 @@ def test_training_does_not_touch_the_global_random_state(tmp_path: Path) -> None
 
 
 def test_a_time_limit_stops_early_and_resuming_ends_where_one_go_would(tmp_path: Path) -> None:
-    whole = train(TINY, out=tmp_path / "whole", task=_task())
-    pieces = train(TINY, out=tmp_path / "pieces", task=_task(), time_limit=0)
+    config = replace(TINY, optimiser=replace(TINY.optimiser, steps=3))
+    whole = train(config, out=tmp_path / "whole", task=_task(config))
+    pieces = train(config, out=tmp_path / "pieces", task=_task(config), time_limit=0)
     assert pieces.step == 1 and not pieces.finished
     while not pieces.finished:
-        pieces = train(TINY, out=tmp_path / "pieces", task=_task(), resume=True, time_limit=0)
+        pieces = train(config, out=tmp_path / "pieces", task=_task(config), resume=True, time_limit=0)
     assert _same(_weights(whole), _weights(pieces))
 
 
@@ -157,6 +158,7 @@ train(config, out=sys.argv[2], task=t._task(config), resume=True, checkpoint_sec
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_and_resume_gives_the_same_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
@@ -206,6 +208,7 @@ run.save()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one_with_the_joint_batch(tmp_path: Path) -> None:
     found = {}
     for processes in (1, 2):
@@ -365,6 +368,7 @@ def _modelnet(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_script_trains_from_a_file_and_refuses_bad_settings_with_one_line(tmp_path: Path) -> None:
     data = _modelnet(tmp_path / "modelnet")
     config = tmp_path / "config.toml"

@@ -61,29 +61,44 @@ def _unrolled_eigen(m: Planes) -> tuple[Tensor, Tensor]:
     if len(m) == 2:
         c, s, low, high = _jacobi(m[0][0], m[1][0], m[1][1])
         return torch.stack([low, high], -1), torch.stack([c, s, -s, c], -1).unflatten(-1, (2, 2))
-    m00, m11, m22, m10, m20, m21 = m[0][0], m[1][1], m[2][2], m[1][0], m[2][0], m[2][1]
-    trace = m00 + m11 + m22
+    # Three entries at a time, (3, *B): the diagonal, and off it the entry opposite to each.
+    diagonal, across = torch.stack([m[0][0], m[1][1], m[2][2]]), torch.stack([m[2][1], m[2][0], m[1][0]])
+    trace = diagonal.sum(0)
     mean = trace / 3
-    a, b, c = m00 - mean, m11 - mean, m22 - mean
-    squares = _dot([a, b, c], [a, b, c]) + 2 * _dot([m10, m20, m21], [m10, m20, m21])
+    centred = diagonal - mean
+    squared = across * across
+    squares = torch.addcmul(2 * squared, centred, centred).sum(0)
     radius = (squares / 6).sqrt()
-    minors = [b * c - m21 * m21, m21 * m20 - m10 * c, m10 * m21 - b * m20]
-    half = _dot([a, m10, m20], minors) / (2 * radius**3).clamp_min(torch.finfo(a.dtype).tiny)
+    on, off = _following(centred), _following(across)
+    minors = on[0] * on[1] - squared  # of the adjugate of M - mean I: its diagonal, and off it
+    cross = torch.addcmul(off[0] * off[1], centred, across, value=-1)
+    det = centred[0] * minors[0] + across[2] * cross[2] + across[1] * cross[1]
+    half = det / (2 * radius * radius * radius).clamp_min(torch.finfo(det.dtype).tiny)
     # The largest eigenvalue stands apart from the other two, or the smallest.
     apart = torch.copysign(2 * radius * (torch.acos(half.abs().clamp_max(1)) / 3).cos(), half)
-    x = _null_vector(a - apart, b - apart, c - apart, m10, m20, m21, squares)
-    # An orthonormal pair (u, w) that completes x (Duff et al. 2017, Building an orthonormal basis, revisited).
-    sign = torch.copysign(torch.ones_like(mean), x[2])
+    x = _null_vector(torch.addcmul(minors, apart, centred + apart), torch.addcmul(cross, apart, across), squares)
+    u, w = _completed(x)
+    rows = torch.stack([diagonal[0], across[2], across[1], across[2], diagonal[1], across[0], across[1], across[0], diagonal[2]])
+    image = (rows.unflatten(0, (3, 3)) * u).sum(1)
+    middle = (u * image).sum(0)
+    cos, sin, low, high = _jacobi(middle, (w * image).sum(0), trace - (apart + mean) - middle)
+    vectors = torch.stack([x, torch.addcmul(cos * u, sin, w, value=-1), torch.addcmul(sin * u, cos, w)], dim=1)
+    return torch.stack([apart + mean, low, high], dim=-1), vectors.movedim((0, 1), (-2, -1))
+
+
+def _following(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (3, *B), the next and the one after next of each, in a circle."""
+    circle = torch.cat([entries, entries[:2]])
+    return circle[1:4], circle[2:5]
+
+
+def _completed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two unit vectors (3, *B) orthogonal to x and to each other (Duff et al. 2017, Building an orthonormal basis)."""
+    sign = torch.copysign(torch.ones_like(x[2]), x[2])
     scale = -1 / (sign + x[2])
     product, signed = x[0] * x[1] * scale, sign * x[0]
-    u = [1 + signed * x[0] * scale, sign * product, -signed]
-    w = [product, sign + x[1] * x[1] * scale, -x[1]]
-    image = [_dot([m00, m10, m20], u), _dot([m10, m11, m21], u), _dot([m20, m21, m22], u)]
-    middle = _dot(u, image)
-    cos, sin, low, high = _jacobi(middle, _dot(w, image), trace - (apart + mean) - middle)
-    columns = [(x[i], cos * u[i] - sin * w[i], sin * u[i] + cos * w[i]) for i in range(3)]
-    vectors = torch.stack([entry for row in columns for entry in row], dim=-1).unflatten(-1, (3, 3))
-    return torch.stack([apart + mean, low, high], dim=-1), vectors
+    u = torch.stack([torch.addcmul(torch.ones_like(sign), signed * x[0], scale), sign * product, -signed])
+    return u, torch.stack([product, torch.addcmul(sign, x[1] * x[1], scale), -x[1]])
 
 
 def _jacobi(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,31 +111,26 @@ def _jacobi(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     return cosine, cosine * tangent, a - shift, c + shift
 
 
-def _null_vector(
-    a: Tensor, b: Tensor, c: Tensor, m10: Tensor, m20: Tensor, m21: Tensor, squares: Tensor
-) -> list[Tensor]:
-    """Unit vectors that singular symmetric matrices send to zero, given their diagonal (a, b, c) and the rest.
+def _null_vector(minors: Tensor, cross: Tensor, squares: Tensor) -> Tensor:
+    """Unit vectors (3, *B) that singular symmetric matrices send to zero, given their adjugates.
 
-    The adjugate of such a matrix is a multiple of x x^T; its column of largest diagonal entry is taken. Where the matrix
-    is zero, which `squares` tells the scale of, any vector will do.
+    An adjugate, diagonal `minors` and off it `cross`, is then a multiple of x x^T; its column of largest diagonal entry
+    is taken. Where the matrix is zero, which `squares` tells the scale of, any vector will do.
     """
-    d0, d1, d2 = b * c - m21 * m21, a * c - m20 * m20, a * b - m10 * m10
-    e10, e20, e21 = m20 * m21 - m10 * c, m10 * m21 - m20 * b, m10 * m20 - a * m21
-    s0, s1, s2 = d0.abs(), d1.abs(), d2.abs()
-    zeroth, second = (s0 >= s1) & (s0 >= s2), s2 > s1
-    x = [
-        torch.where(zeroth, d0, torch.where(second, e20, e10)),
-        torch.where(zeroth, e10, torch.where(second, e21, d1)),
-        torch.where(zeroth, e20, torch.where(second, d2, e21)),
-    ]
-    length = _dot(x, x)
-    flat = (length <= (1e-30 * squares * squares).clamp_min(torch.finfo(a.dtype).tiny)).to(a.dtype)
-    scale = (1 - flat) / (length + flat).sqrt()
-    return [x[0] * scale + flat, x[1] * scale, x[2] * scale]
-
-
-def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
+    size = minors.abs()
+    zeroth, second = (size[0] >= size[1]) & (size[0] >= size[2]), size[2] > size[1]
+    x = torch.stack(
+        [
+            torch.where(zeroth, minors[0], torch.where(second, cross[1], cross[2])),
+            torch.where(zeroth, cross[2], torch.where(second, cross[0], minors[1])),
+            torch.where(zeroth, cross[1], torch.where(second, minors[2], cross[0])),
+        ]
+    )
+    length = x.square().sum(0)
+    flat = (length <= (1e-30 * squares * squares).clamp_min(torch.finfo(length.dtype).tiny)).to(length.dtype)
+    x = x * ((1 - flat) / (length + flat).sqrt())
+    x[0] += flat
+    return x
 
 
 def sigma_points(g: Gaussians) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.divergence.checks import broadcast_batches, values_visible
-from deepgmr.divergence.precision import Gaussians, factor, factored
+from deepgmr.divergence.precision import Gaussians, factored
 from deepgmr.divergence.triangular import vector_planes
 from deepgmr.errors import InvalidMixture
 from deepgmr.mixture import GaussianMixture
@@ -26,75 +26,97 @@ class Components:
     log_weights: Tensor  # (*B, J), -inf where the weight is zero
     gaussians: Gaussians  # (*B, J)
 
-    def __getitem__(self, index: int) -> Components:
-        """Index the first batch dimension."""
-        return Components(self.weights[index], self.log_weights[index], self.gaussians[index])
-
     def average(self, values: Tensor) -> Tensor:
         """sum_j weights_j values_j (*B): components of no weight count for nothing, whatever their value."""
         used = self.weights > 0
         return (self.weights * torch.where(used, values, 0)).sum(-1)
 
-    def log_density(self, points: Tensor) -> Tensor:
-        """The log density (*B, N) at points given as columns (*B, d, N).
-
-        One product with a row of the whitening factors at a time, the mean already taken out: the largest
-        temporary is (*B, J, N), and the squares are taken of differences, so float32 keeps its digits.
+    def affine(self, centre: Tensor) -> list[Tensor]:
+        """log(w_j / |2 pi S_j|^1/2) (*B, J, 1); the d rows of L_j^-1 (*B, J, i + 1); their products with the means taken
+        from `centre` (*B, d, 1), negative, (*B, J, 1) each: what the density at x - centre is made of.
         """
         g = self.gaussians.full()
-        d, batch = g.dimension, torch.broadcast_shapes(self.weights.shape[:-1], points.shape[:-2])
-        centre = points.detach().mean(-1, keepdim=True)  # (*B, d, 1)
         means = vector_planes(g.means - centre.mT)
-        constant = self.log_weights - g.half_log_det - 0.5 * d * math.log(2 * math.pi)
         rows, offsets = [], []
         for i, row in enumerate(_whitening_rows(g)):
-            white = row[0] * means[0]
+            white = -row[0] * means[0]
             for k in range(1, i + 1):
-                white = torch.addcmul(white, row[k], means[k])
-            rows.append(_flat(torch.stack(row, dim=-1) if isinstance(row, list) else row.movedim(0, -1), batch, 2))
-            offsets.append(_flat(-white, batch, 1).unsqueeze(-1))
-        x = _flat(points - centre, batch, 2)  # (B, d, N)
-        constant = _flat(constant, batch, 1).unsqueeze(-1)
-        parts = [constant, x, *rows, *offsets]
-        if (torch.is_grad_enabled() and any(part.requires_grad for part in parts)) or not values_visible():
-            return _log_density(constant, x, rows, offsets).reshape(*batch, points.shape[-1])
-        size = max(1, _BLOCK // max(1, self.weights.shape[-1] * points.shape[-1]))
-        blocks = zip(*(part.split(size) for part in parts), strict=True)
-        values = [_log_density_in_place(block[0], block[1], block[2 : 2 + d], block[2 + d :]) for block in blocks]
-        return torch.cat(values).reshape(*batch, points.shape[-1])
+                white = torch.addcmul(white, row[k], means[k], value=-1)
+            rows.append(torch.stack(list(row), dim=-1))
+            offsets.append(white.unsqueeze(-1))
+        constant = self.log_weights - g.half_log_det - 0.5 * g.dimension * math.log(2 * math.pi)
+        return [constant.unsqueeze(-1), *rows, *offsets]
+
+    def log_density(self, points: Tensor) -> Tensor:
+        """The log density (*B, N) at points given as columns (*B, d, N)."""
+        return log_densities(points, self).squeeze(-2)
 
 
-def _whitening_rows(g: Gaussians) -> list[list[Tensor]] | list[Tensor]:
+def log_densities(points: Tensor, *mixtures: Components) -> Tensor:
+    """The log densities (*B, S, N) of S mixtures of equal numbers of components at the same points (*B, d, N).
+
+    One product with a row of the whitening factors at a time, the centre of the points already taken out: the largest
+    temporary is (*B, S J, N), and the squares are taken of differences, so float32 keeps its digits.
+    """
+    shapes = [mixture.weights.shape[:-1] for mixture in mixtures]
+    batch, d = torch.broadcast_shapes(points.shape[:-2], *shapes), points.shape[-2]
+    sides, j, n = len(mixtures), mixtures[0].weights.shape[-1], points.shape[-1]
+    centre = points.detach().mean(-1, keepdim=True)  # (*B, d, 1)
+    x = _flat(points - centre, batch, 2)  # (B, d, N)
+    parts = [[_flat(part, batch, 2) for part in mixture.affine(centre)] for mixture in mixtures]
+    joined = [torch.cat(part, dim=1) if sides > 1 else part[0] for part in zip(*parts, strict=True)]
+    constant, rows, offsets = joined[0], joined[1 : d + 1], joined[d + 1 :]  # (B, S J, 1), (B, S J, i + 1), (B, S J, 1)
+    differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in (x, *joined))
+    if differentiable or not values_visible():
+        return _log_density(constant, x, rows, offsets, sides).reshape(*batch, sides, n)
+    size = max(1, _BLOCK // max(1, sides * j * n))
+    buffers = x.new_empty(2, min(size, len(x)), sides * j, n)
+    out = x.new_empty(len(x), sides, n)
+    for start in range(0, len(x), size):
+        some = slice(start, start + size)
+        blocks = [r[some] for r in rows], [o[some] for o in offsets]
+        _log_density_into(out[some], buffers, constant[some], x[some], *blocks)
+    return out.reshape(*batch, sides, n)
+
+
+def _whitening_rows(g: Gaussians) -> Sequence[Sequence[Tensor]]:
     """Row i of L^-1, up to its diagonal, as entries (*B, J)."""
     if g.unrolled:
         return g.whitening_planes
     whitening = g.whitening.movedim((-2, -1), (0, 1))
-    return [whitening[i, : i + 1] for i in range(g.dimension)]
+    return [whitening[i, : i + 1].unbind(0) for i in range(g.dimension)]
 
 
-def _log_density(constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
-    """log sum_j exp(constant_j - 1/2 sum_i (row_ij x + offset_ij)^2) (B, N), row i of length i + 1."""
-    total = constant  # (B, J, 1), then (B, J, N)
+def _log_density(
+    constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor], sides: int
+) -> Tensor:
+    """log sum_j exp(constant_j - 1/2 sum_i (row_ij x + offset_ij)^2) (B, S, N), row i of length i + 1."""
+    total = constant  # (B, S J, 1), then (B, S J, N)
     for i, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
         white = torch.baddbmm(offset, row, x[:, : i + 1])
         total = torch.addcmul(total, white, white, value=-0.5)
-    return torch.logsumexp(total, dim=-2)
+    return torch.logsumexp(total.unflatten(-2, (sides, -1)), dim=-2)
 
 
-def _log_density_in_place(constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
-    """`_log_density` in two buffers, for when nobody will differentiate it: the same numbers in half the time.
+def _log_density_into(
+    out: Tensor, buffers: Tensor, constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor]
+) -> None:
+    """`_log_density` in two buffers, for when nobody will differentiate it: the same numbers in a fraction of the time.
 
     The exponential of a number whose result is subnormal takes ten times as long as any other, so terms too small to be
     seen beside the largest are raised to just that, where they still cannot be seen.
     """
-    white = torch.addcmul(offsets[0], rows[0], x[:, :1])  # (B, J, N)
-    total = torch.addcmul(constant, white, white, value=-0.5)
+    white, total = buffers[0, : len(x)], buffers[1, : len(x)]  # (B, S J, N)
+    torch.mul(rows[0], x[:, :1], out=white).add_(offsets[0])
+    torch.addcmul(constant, white, white, value=-0.5, out=total)
     for i in range(1, len(rows)):
         torch.baddbmm(offsets[i], rows[i], x[:, : i + 1], out=white)
         total.addcmul_(white, white, value=-0.5)
+    total = total.unflatten(-2, (out.shape[-2], -1))  # (B, S, J, N)
     largest = total.amax(-2, keepdim=True)
-    terms = total.sub_(largest).clamp_min_(2 * math.log(torch.finfo(total.dtype).eps)).exp_()
-    return terms.sum(-2).log_().add_(largest.squeeze(-2))
+    total.sub_(largest).clamp_min_(2 * math.log(torch.finfo(total.dtype).eps)).exp_()
+    torch.sum(total, dim=-2, out=out)
+    out.log_().add_(largest.squeeze(-2))
 
 
 def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:
@@ -113,19 +135,6 @@ def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:
         Components(mixture.weights, safe_log(mixture.weights), g)
         for mixture, g in zip(mixtures, gaussians, strict=True)
     )
-
-
-def read_pair(p: GaussianMixture, q: GaussianMixture) -> tuple[Components, Components, Components | None]:
-    """`read_mixtures`, and both mixtures as one batch (2, *B) if their shapes are the same: half the operations."""
-    if isinstance(p, GaussianMixture) and isinstance(q, GaussianMixture) and p.means.shape == q.means.shape:
-        _check_kind(p, q)
-        parts = [torch.stack(pair) for pair in ((p.weights, q.weights), (p.means, q.means), (p.covariances, q.covariances))]
-        gaussians, sound = factor(parts[1], parts[2])
-        if not values_visible() or bool(sound & _weights_sound(parts[0].detach())):
-            both = Components(parts[0], safe_log(parts[0]), gaussians)
-            return both[0], both[1], both
-    one, other = read_mixtures(p, q)  # shapes differ, or something is to be said about the numbers
-    return one, other, None
 
 
 def _check_kind(first: GaussianMixture, mixture: GaussianMixture) -> None:

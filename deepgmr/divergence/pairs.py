@@ -107,12 +107,11 @@ def _kl_all_pairs(p: Gaussians, q: Gaussians, shape: torch.Size) -> Tensor:
             torch.sub(half_q[some], half_p[some, top : top + tall], out=total)
             for one, other, offset in terms:
                 left_block, right_block = one[some, top : top + tall], other[some]
-                if offset is None:
-                    torch.mul(left_block, right_block, out=entry) if other.shape[1] == 1 else torch.bmm(
-                        left_block, right_block, out=entry
-                    )
-                elif other.shape[1] == 1:
-                    torch.addcmul(offset[some], left_block, right_block, out=entry)
+                if other.shape[1] == 1:
+                    torch.mul(left_block, right_block, out=entry)
+                    entry = entry if offset is None else entry.add_(offset[some])
+                elif offset is None:
+                    torch.bmm(left_block, right_block, out=entry)
                 else:
                     torch.baddbmm(offset[some], left_block, right_block, out=entry)
                 total.addcmul_(entry, entry, value=0.5)

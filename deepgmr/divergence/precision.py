@@ -135,10 +135,6 @@ class Gaussians:
         inner = 1 if self.diagonal else 2
         return self._mapped(lambda x: cut(x, 0), lambda x: cut(x, 1), lambda x: cut(x, inner))
 
-    def __getitem__(self, index: int) -> Gaussians:
-        """Index the first batch dimension, which means and covariances must share."""
-        return self._mapped(lambda x: x[index], lambda x: x[index], lambda x: x[index])
-
     def _mapped(
         self,
         scalar: Callable[[Tensor], Tensor],
@@ -210,19 +206,20 @@ def factor(means: Tensor, covariances: Tensor) -> tuple[Gaussians, Tensor]:
         sound = (pivots > eps * scale).all(-1) & (failed == 0) & (_asymmetry(matrix) <= tolerance * scale.sum(-1))
         return Gaussians(means, covariances, pivots.log().sum(-1), lower, False), sound.all() & finite
     # One copy puts the entries first, (d, d, *B), so that every operation below runs over contiguous planes.
-    entries = covariances.movedim((-2, -1), (0, 1)).to(wide, memory_format=torch.contiguous_format)
+    moved = covariances.movedim((-2, -1), (0, 1)).to(wide, memory_format=torch.contiguous_format)
+    entries = [row.unbind(0) for row in moved.unbind(0)]
     planes = [
-        [entries[i, i].clone() if i == k else 0.5 * (entries[i, k] + entries[k, i]) for k in range(i + 1)]
+        [entries[i][i].clone() if i == k else 0.5 * (entries[i][k] + entries[k][i]) for k in range(i + 1)]
         for i in range(d)
-    ]  # kept with the Gaussians; `entries` is not
+    ]  # kept with the Gaussians; `moved` is not
     root, pivot_planes = cholesky_planes(planes)
-    sound, product, trace = pivot_planes[0] > 0, pivot_planes[0], entries[0, 0]
+    sound, product, trace = pivot_planes[0] > 0, pivot_planes[0], planes[0][0]
     asymmetry = torch.zeros_like(trace)
     for i in range(1, d):
-        sound = sound & (pivot_planes[i] > eps * entries[i, i])
-        product, trace = product * pivot_planes[i], trace + entries[i, i]
+        sound = sound & (pivot_planes[i] > eps * planes[i][i])
+        product, trace = product * pivot_planes[i], trace + planes[i][i]
         for k in range(i):
-            asymmetry = asymmetry + (entries[i, k] - entries[k, i]).abs()
+            asymmetry = asymmetry + (entries[i][k] - entries[k][i]).abs()
     sound = (sound & (asymmetry <= tolerance * trace)).all() & finite
     return Gaussians(means, covariances, product.log(), root, False, planes), sound
 

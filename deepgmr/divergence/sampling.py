@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.divergence.axes import sigma_points
-from deepgmr.divergence.components import Components, read_mixtures, read_pair
+from deepgmr.divergence.components import Components, log_densities, read_mixtures
 from deepgmr.divergence.mixture import Interval, _interval, log_affinity_bound
 from deepgmr.divergence.precision import Gaussians
 from deepgmr.errors import InvalidInput
@@ -40,8 +40,8 @@ def kl_unscented(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     for p = q, a few per cent off on mixtures: the best value for its cost here. Rigidly invariant as long as no
     component has two equal axes; then the axes found depend on the coordinates, and the estimate slightly with them.
     """
-    one, other, both = read_pair(p, q)
-    ratio = _log_ratio(one, other, sigma_points(one.gaussians), both)
+    one, other = read_mixtures(p, q)
+    ratio = _log_ratio(one, other, sigma_points(one.gaussians))
     return one.average(_component_mean(ratio, one))
 
 
@@ -57,10 +57,10 @@ def jensen_shannon(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     m came from (Lin 1991). That entropy is averaged over the sigma points of both mixtures: every point's share lies in
     [0, log 2], hence the sum does. `jensen_shannon_interval` gives bounds, `jensen_shannon_monte_carlo` an error bar.
     """
-    one, other, both = read_pair(p, q)
+    one, other = read_mixtures(p, q)
     total: Tensor | float = 0.0
     for side in (one, other):
-        share = _shannon_share(_log_ratio(one, other, sigma_points(side.gaussians), both))
+        share = _shannon_share(_log_ratio(one, other, sigma_points(side.gaussians)))
         total = total + 0.5 * side.average(_component_mean(share, side))
     assert isinstance(total, Tensor)
     return total.clamp(0, math.log(2))  # against rounding only
@@ -147,10 +147,10 @@ def kl_stratified(
 # -- inside ------------------------------------------------------------------------------------------------------
 
 
-def _log_ratio(one: Components, other: Components, points: Tensor, both: Components | None = None) -> Tensor:
+def _log_ratio(one: Components, other: Components, points: Tensor) -> Tensor:
     """log p - log q (*B, N) at points given as columns (*B, d, N)."""
-    if both is not None:
-        log_p, log_q = both.log_density(points).unbind(0)
+    if one.weights.shape[-1] == other.weights.shape[-1]:
+        log_p, log_q = log_densities(points, one, other).unbind(-2)
         return log_p - log_q
     return one.log_density(points) - other.log_density(points)
 
