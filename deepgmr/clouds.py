@@ -22,17 +22,19 @@ _SMALLEST = 1e-150  # below this a squared distance underflows
 _UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
 
 
-def as_points(cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid: bool = False) -> np.ndarray:
+def as_points(
+    cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid: bool = False, seed: int = 0
+) -> np.ndarray:
     """The points of a cloud as a float64 array (N, 3), checked.
 
     Takes a NumPy array, a torch tensor, nested lists, an Open3D point cloud (legacy or tensor) or triangle mesh,
-    a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface, always the same way).
+    a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface, by `seed`).
 
     Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
     points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
     coordinates whose square overflows or underflows, and for points that are all equal.
     """
-    array = _extract(cloud, name)
+    array = _extract(cloud, name, seed)
     if array.dtype.kind not in "fiu":
         raise InvalidCloud(f"{name}: coordinates must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 3:
@@ -133,7 +135,7 @@ def _median_radius(points: np.ndarray) -> float:
     return float(np.median(distance)) or float(distance.max())
 
 
-def _extract(cloud: Any, name: str) -> np.ndarray:
+def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
     """The raw coordinate array inside whatever was given, told apart by what it offers, not by importing it."""
     if isinstance(cloud, Tensor):
         return cloud.detach().cpu().numpy() if cloud.dtype != torch.bfloat16 else cloud.detach().float().cpu().numpy()
@@ -141,9 +143,9 @@ def _extract(cloud: Any, name: str) -> np.ndarray:
         return cloud
     module = type(cloud).__module__.partition(".")[0]
     if module == "open3d":
-        return _from_open3d(cloud)
+        return _from_open3d(cloud, seed)
     if module == "trimesh":
-        return _from_trimesh(cloud)
+        return _from_trimesh(cloud, seed)
     try:
         return np.asarray(cloud)
     except (ValueError, TypeError) as error:
@@ -153,22 +155,22 @@ def _extract(cloud: Any, name: str) -> np.ndarray:
         ) from error
 
 
-def _from_open3d(cloud: Any) -> np.ndarray:
+def _from_open3d(cloud: Any, seed: int) -> np.ndarray:
     if hasattr(cloud, "point"):  # open3d.t.geometry
         return cloud.point["positions"].cpu().numpy()
     if hasattr(cloud, "triangles"):
         import trimesh
 
         mesh = trimesh.Trimesh(np.asarray(cloud.vertices), np.asarray(cloud.triangles), process=False)
-        return _from_trimesh(mesh)
+        return _from_trimesh(mesh, seed)
     return np.asarray(cloud.points)
 
 
-def _from_trimesh(cloud: Any) -> np.ndarray:
+def _from_trimesh(cloud: Any, seed: int) -> np.ndarray:
     if hasattr(cloud, "to_geometry"):  # a Scene
         cloud = cloud.to_geometry()
     if len(getattr(cloud, "faces", ())):
         import trimesh
 
-        return np.asarray(trimesh.sample.sample_surface(cloud, SURFACE_SAMPLES, seed=0)[0])
+        return np.asarray(trimesh.sample.sample_surface(cloud, SURFACE_SAMPLES, seed=seed)[0])
     return np.asarray(cloud.vertices)

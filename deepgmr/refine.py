@@ -17,6 +17,7 @@ from deepgmr.transform import RigidTransform
 
 FULL_RESOLUTION = 6_000  # points of each cloud that the last polish looks at
 _NEIGHBOURS = 12
+_COARSE, _FINE = 3e-3, 1e-5  # steps (rad, frame units) below which a fit stands still
 _TINY = 10  # points below which small_gicp warns that there is no surface to fit; closed-form steps then suffice
 _LEAST = 1e-6  # information, frame units: a standard deviation of a thousand times the size of the clouds
 _FREE = 1e-9  # share of the largest information below which a direction counts as free in the covariance
@@ -37,7 +38,7 @@ def refine_together(motions: RigidTransform, source: Surface, target: Surface, p
             refined.append(_pull(x, y, target.tree, matrix, 2 * spacing))
             continue
         for reach in (max(4 * spacing, 0.1), max(2 * spacing, 0.03)):
-            matrix = _align(source.cloud, target.cloud, target.cloud_tree, matrix, reach, iterations=8)
+            matrix = _align(source.cloud, target.cloud, target.cloud_tree, matrix, reach, iterations=8, settled=_COARSE)
         refined.append(matrix)
     return prior.apply(RigidTransform.from_matrix(torch.from_numpy(np.stack(refined))))
 
@@ -71,7 +72,9 @@ def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, r
     same = False
     if iterations:
         for radius in (reach, narrow) if min(len(source), len(target)) > _TINY else ():
-            matrix = _align(source_cloud, target_cloud, target_tree, matrix, radius, iterations=iterations)
+            matrix = _align(
+                source_cloud, target_cloud, target_tree, matrix, radius, iterations=iterations, settled=_FINE
+            )
         matrix, same = _point_to_point(source, target, tree, matrix, spacing)
     return _observe(source, target, target_cloud, tree, matrix, radius=narrow, same=same)
 
@@ -83,7 +86,9 @@ def _prepare(points: np.ndarray) -> tuple[Any, Any]:
     return cloud, tree
 
 
-def _align(source: Any, target: Any, tree: Any, start: np.ndarray, reach: float, *, iterations: int) -> np.ndarray:
+def _align(
+    source: Any, target: Any, tree: Any, start: np.ndarray, reach: float, *, iterations: int, settled: float
+) -> np.ndarray:
     # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
     result = small_gicp.align(
         target,
@@ -94,8 +99,8 @@ def _align(source: Any, target: Any, tree: Any, start: np.ndarray, reach: float,
         max_correspondence_distance=reach,
         num_threads=1,
         max_iterations=iterations,
-        rotation_epsilon=1e-5,
-        translation_epsilon=1e-5,
+        rotation_epsilon=settled,
+        translation_epsilon=settled,
     )
     matrix = np.array(result.T_target_source)
     if result.num_inliers < 3 or not np.isfinite(matrix).all():

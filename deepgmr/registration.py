@@ -13,7 +13,7 @@ import torch
 
 from deepgmr import search
 from deepgmr.clouds import Frame, as_points, check_units, size_ratio
-from deepgmr.confidence import Evidence, Status, judge
+from deepgmr.confidence import Evidence, Status, confidence, judge
 from deepgmr.errors import InvalidConfig, InvalidTransform
 from deepgmr.files import read_cloud, read_transform
 from deepgmr.mixture import GaussianMixture
@@ -26,12 +26,22 @@ from deepgmr.transform import RigidTransform, hat
 Progress = Callable[[str, float], None]
 
 _FROM_MATCHES, _FROM_GRID = 48, 8  # hypotheses that get a first look
-_REFINED = 16  # of them that are refined
 _SAME_ANGLE, _SAME_DISTANCE = 0.26, 0.1  # hypotheses within 15 degrees and a tenth of the pair's size are one
 _RIVAL_ANGLE = 0.17  # answers more than 10 degrees apart are different answers
 _RIVALS = 5
 _MIXTURE = 24  # components of the mixtures whose overlap scores the rotation grid
 _SIZE_NOTE = 10.0
+
+
+@dataclass(frozen=True)
+class _Effort:
+    scales: tuple[int, int]  # neighbours in the patches that are described
+    refined: int  # hypotheses that are refined
+
+
+_EFFORTS = (_Effort((24, 64), 12), _Effort((16, 40), 24))
+_CLEAR, _WHOLE = 0.9, 0.9  # confidence, or overlap, that needs no second look
+_TYPICAL = 0.1  # observability, before it is measured
 
 
 @dataclass(frozen=True)
@@ -95,23 +105,26 @@ def register(
 
     report("describing", 0.0)
     p, q = surfaces(x, y)  # each cloud as a mixture of disks
-    report("proposing", 0.3)
-    hypotheses = _propose(p, q, prior)  # matches and rotation grid -> motions in closed form
-    report("refining", 0.6)
-    candidates = refine_together(hypotheses, p, q, prior)
-    ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target
-    order = search.distinct(candidates, ranking.scores, _RIVALS + 1, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
+    report("searching", 0.2)
+    candidates = RigidTransform.identity((0,), dtype=torch.float64)
+    for effort in _EFFORTS:  # a harder look only where the first one leaves doubt
+        hypotheses = _propose(p, q, prior, effort)  # matches and rotation grid -> motions in closed form
+        candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
+        ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target
+        order = search.distinct(candidates, ranking.scores, _RIVALS + 1, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
+        if _clear(ranking, order):
+            break
     best = candidates[int(order[0])]
     report("polishing", 0.8)
     answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=10 if refine else 0)
     report("done", 1.0)
 
-    evidence = _evidence(ranking, order, answer)
-    status, confidence = judge(evidence)
+    evidence = _evidence(ranking, order, observability=answer.observability)
+    status, probability = judge(evidence)
     alternatives = zip(frame.undo(candidates[order[1:]]), ranking.scores[order[1:]].tolist(), strict=True)
     return Registration(
         target_from_source=frame.undo(answer.target_from_source),
-        confidence=confidence,
+        confidence=probability,
         covariance=_covariance(answer, frame),
         overlap=evidence.source_overlap,
         status=status,
@@ -130,32 +143,41 @@ def register_batch(pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Reg
 # -- the steps -----------------------------------------------------------------------------------------------
 
 
-def _propose(source: Surface, target: Surface, prior: Prior) -> RigidTransform:
+def _propose(source: Surface, target: Surface, prior: Prior, effort: _Effort) -> RigidTransform:
     """The motions worth refining (H,): from matched descriptors, from the rotation grid, and from the caller."""
-    matches = search.match(search.describe(source), search.describe(target))
+    matches = search.match(*(search.describe(surface, scales=effort.scales) for surface in (source, target)))
     matched, agreement = search.consistent_motions(matches, source, target, prior)
     few = search.distinct(matched, agreement, _FROM_MATCHES, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)
     grid = search.grid_motions(_coarse(source), _coarse(target), count=_FROM_GRID, prior=prior)
-    pool = [matched[few], grid] + ([prior.initial[None]] if prior.initial is not None else [])
-    hypotheses = RigidTransform(torch.cat([h.rotation for h in pool]), torch.cat([h.translation for h in pool]))
+    hypotheses = _joined([matched[few], grid, *([prior.initial[None]] if prior.initial is not None else [])])
     scores = search.first_look(hypotheses, source, target)
-    return hypotheses[search.distinct(hypotheses, scores, _REFINED, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+    return hypotheses[search.distinct(hypotheses, scores, effort.refined, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+
+
+def _joined(motions: list[RigidTransform]) -> RigidTransform:
+    return RigidTransform(torch.cat([m.rotation for m in motions]), torch.cat([m.translation for m in motions]))
+
+
+def _clear(ranking: search.Ranking, order: torch.Tensor) -> bool:
+    """Whether a harder look has nothing to add: the winner stands out, or all of both clouds is explained by it."""
+    evidence = _evidence(ranking, order, observability=_TYPICAL)
+    return min(evidence.source_overlap, evidence.target_overlap) > _WHOLE or confidence(evidence) > _CLEAR
 
 
 def _coarse(surface: Surface) -> GaussianMixture:
     count = min(_MIXTURE, len(surface))
     seeds = surface.points[farthest_points(surface.points[None], count)[0]]
-    return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=6, floor=1e-4).mixture
+    return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
 
 
-def _evidence(ranking: search.Ranking, order: torch.Tensor, answer: Polish) -> Evidence:
+def _evidence(ranking: search.Ranking, order: torch.Tensor, *, observability: float) -> Evidence:
     best = int(order[0])
     return Evidence(
         score=float(ranking.scores[best]),
         rival=float(ranking.scores[order[1]]) if len(order) > 1 else 0.0,
         source_overlap=float(ranking.source_overlap[best]),
         target_overlap=float(ranking.target_overlap[best]),
-        observability=answer.observability,
+        observability=observability,
     )
 
 
@@ -178,7 +200,7 @@ def _points(cloud: Any, name: str, drop_invalid: bool, seed: int) -> np.ndarray:
     """Checked points in an order that depends on the points alone, so that shuffling them changes nothing."""
     if isinstance(cloud, str | Path):
         cloud = read_cloud(cloud).points
-    points = as_points(cloud, name=name, drop_invalid=drop_invalid)
+    points = as_points(cloud, name=name, drop_invalid=drop_invalid, seed=seed)
     return points[np.lexsort(points.T)]
 
 

@@ -17,7 +17,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-COMPONENTS = 1500  # of the larger cloud of a pair, when it has more points than that
+COMPONENTS = (600, 1500)  # clouds up to the first are used as they are; no cloud gets more than the second
+_SHARE = 0.05  # in between, of the points beyond the first
 _NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
 _FOR_NORMALS = 16
 _FOR_SIDE = 40
@@ -54,11 +55,13 @@ class Surface:
         return cls(x, normals, index, float(np.median(distances[:, 1])), tree, cloud, cloud_tree)
 
 
-def surfaces(source: np.ndarray, target: np.ndarray, *, components: int = COMPONENTS) -> tuple[Surface, Surface]:
-    """The surfaces of a pair (N, 3), (M, 3) at one resolution, the larger with about `components` components.
+def surfaces(source: np.ndarray, target: np.ndarray) -> tuple[Surface, Surface]:
+    """The surfaces of a pair (N, 3), (M, 3) at one resolution.
 
-    Clouds that have no more points than that, and are about equally dense, are used as they are.
+    The larger has up to about `COMPONENTS`. Small clouds that are about equally dense are used as they are.
     """
+    fewest, most = COMPONENTS
+    components = min(most, fewest + int(_SHARE * max(0, max(len(source), len(target)) - fewest)))
     voxel = max(_voxel(source, components), _voxel(target, components))
     sparse, dense = sorted((_spacing(source), _spacing(target)), reverse=True)
     if sparse > 1.5 * dense:

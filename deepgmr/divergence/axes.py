@@ -78,7 +78,9 @@ def _unrolled_eigen(m: Planes) -> tuple[Tensor, Tensor]:
     apart = torch.copysign(2 * radius * (torch.acos(half.abs().clamp_max(1)) / 3).cos(), half)
     x = _null_vector(torch.addcmul(minors, apart, centred + apart), torch.addcmul(cross, apart, across), squares)
     u, w = _completed(x)
-    rows = torch.stack([diagonal[0], across[2], across[1], across[2], diagonal[1], across[0], across[1], across[0], diagonal[2]])
+    rows = torch.stack(
+        [diagonal[0], across[2], across[1], across[2], diagonal[1], across[0], across[1], across[0], diagonal[2]]
+    )
     image = (rows.unflatten(0, (3, 3)) * u).sum(1)
     middle = (u * image).sum(0)
     cos, sin, low, high = _jacobi(middle, (w * image).sum(0), trace - (apart + mean) - middle)
@@ -134,9 +136,16 @@ def _null_vector(minors: Tensor, cross: Tensor, squares: Tensor) -> Tensor:
 
 
 def sigma_points(g: Gaussians) -> Tensor:
-    """The 2 d sigma points of every Gaussian (*B, J), as columns (*B, d, J 2d): the mean plus and minus sqrt(d)
-    standard deviations along each principal axis. Their mean and covariance are those of the Gaussian.
+    """The 2 d sigma points of every Gaussian (*B, J), as columns (*B, d, 2d J), those of one axis and sign together.
+
+    The mean plus and minus sqrt(d) standard deviations along each principal axis: the mean and the covariance of these
+    points are those of the Gaussian.
     """
-    step = math.sqrt(g.dimension) * principal_root(g).transpose(-3, -2)  # (*B, d, J, d)
-    means = g.means.mT.unsqueeze(-1)  # (*B, d, J, 1)
-    return torch.cat([means + step, means - step], dim=-1).flatten(-2)
+    step = math.sqrt(g.dimension) * principal_root(g).movedim(-3, -1)  # (*B, d, d, J): coordinate, axis, component
+    means = g.means.mT.contiguous().unsqueeze(-2)  # (*B, d, 1, J)
+    return torch.cat([means + step, means - step], dim=-2).flatten(-2)
+
+
+def component_means(values: Tensor, g: Gaussians) -> Tensor:
+    """The mean (*B, J) over each Gaussian's own sigma points of values (*B, 2d J) at `sigma_points`."""
+    return values.unflatten(-1, (2 * g.dimension, -1)).mean(-2)

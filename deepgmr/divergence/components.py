@@ -15,7 +15,7 @@ from deepgmr.divergence.triangular import vector_planes
 from deepgmr.errors import InvalidMixture
 from deepgmr.mixture import GaussianMixture
 
-_BLOCK = 1 << 17  # numbers worked on at once where no gradient is asked for: they stay in cache
+_BLOCK = 1 << 18  # numbers worked on at once where no gradient is asked for: they stay in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,7 @@ def _whitening_rows(g: Gaussians) -> Sequence[Sequence[Tensor]]:
     return [whitening[i, : i + 1].unbind(0) for i in range(g.dimension)]
 
 
-def _log_density(
-    constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor], sides: int
-) -> Tensor:
+def _log_density(constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor], sides: int) -> Tensor:
     """log sum_j exp(constant_j - 1/2 sum_i (row_ij x + offset_ij)^2) (B, S, N), row i of length i + 1."""
     total = constant  # (B, S J, 1), then (B, S J, N)
     for i, (row, offset) in enumerate(zip(rows, offsets, strict=True)):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deepgmr.divergence.axes import sigma_points
+from deepgmr.divergence.axes import component_means, sigma_points
 from deepgmr.divergence.components import Components, log_densities, read_mixtures
 from deepgmr.divergence.mixture import Interval, _interval, log_affinity_bound
 from deepgmr.divergence.precision import Gaussians
@@ -42,7 +42,7 @@ def kl_unscented(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     """
     one, other = read_mixtures(p, q)
     ratio = _log_ratio(one, other, sigma_points(one.gaussians))
-    return one.average(_component_mean(ratio, one))
+    return one.average(component_means(ratio, one.gaussians))
 
 
 def jeffreys(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -61,7 +61,7 @@ def jensen_shannon(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     total: Tensor | float = 0.0
     for side in (one, other):
         share = _shannon_share(_log_ratio(one, other, sigma_points(side.gaussians)))
-        total = total + 0.5 * side.average(_component_mean(share, side))
+        total = total + 0.5 * side.average(component_means(share, side.gaussians))
     assert isinstance(total, Tensor)
     return total.clamp(0, math.log(2))  # against rounding only
 
@@ -153,11 +153,6 @@ def _log_ratio(one: Components, other: Components, points: Tensor) -> Tensor:
         log_p, log_q = log_densities(points, one, other).unbind(-2)
         return log_p - log_q
     return one.log_density(points) - other.log_density(points)
-
-
-def _component_mean(values: Tensor, one: Components) -> Tensor:
-    """The mean over each component's own sigma points: (*B, J 2d) to (*B, J)."""
-    return values.unflatten(-1, (one.weights.shape[-1], -1)).mean(-1)
 
 
 def _shannon_share(ratio: Tensor) -> Tensor:

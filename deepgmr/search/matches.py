@@ -15,7 +15,7 @@ from deepgmr.transform import RigidTransform
 _SHARPNESS = 20.0  # inverse temperature of descriptor similarities in [0, 1]
 _CANDIDATES = 2  # target components considered for each source component
 _MATCHES = 600
-_SEEDS = 144
+_SEEDS = 128
 _FOLLOWERS = 20  # matches that vote with each seed
 _TOLERANCE, _LEAST_TOLERANCE = 2.0, 0.04  # of a length, in spacings and in frame units
 _NORMAL_TOLERANCE = 0.5  # of the cosine between two normals: normals of half-seen patches are rough
@@ -59,9 +59,11 @@ def consistent_motions(
     a, b = source.points[matches.source], target.points[matches.target]  # (M, 3)
     m, n = source.normals[matches.source], target.normals[matches.target]
     consistency = _consistency(a, m, b, n, tolerance)
-    second = consistency * (consistency @ consistency)  # (M, M)
-    seeds = second.sum(1).topk(min(_SEEDS, len(a))).indices
-    weight, index = second[seeds].topk(min(_FOLLOWERS, len(a)), dim=1)
+    likely = consistency.sum(1).topk(min(2 * _SEEDS, len(a))).indices
+    second = consistency[likely] * (consistency[likely] @ consistency)  # (L, M)
+    best = second.sum(1).topk(min(_SEEDS, len(likely))).indices
+    seeds = likely[best]
+    weight, index = second[best].topk(min(_FOLLOWERS, len(a)), dim=1)
     index = torch.cat([seeds.unsqueeze(1), index], dim=1)
     weight = torch.cat([weight[:, :1], weight], dim=1) + 1e-9
     motions = weighted_procrustes(a[index], b[index], weight).target_from_source
