@@ -8,6 +8,7 @@ from test_divergence_mixture import mixture, pair, perturbed
 
 from deepgmr import divergence
 from deepgmr.mixture import GaussianMixture
+from deepgmr.solver import solve_rigid
 from deepgmr.transform import RigidTransform
 
 F64 = torch.float64
@@ -55,3 +56,16 @@ def test_gradients_in_the_motion(loss):
         return loss(GaussianMixture(p.weights, means, p.covariances), q, RigidTransform.exp(twist))
 
     assert torch.autograd.gradcheck(value, (twist.requires_grad_(), p.means.clone().requires_grad_()))
+
+
+def test_the_solver_minimises_the_same_index_bound():
+    """Round components: at the closed-form answer the bound is stationary in the motion, and anything near is worse."""
+    p, q = (m.isotropic() for m in perturbed(3, (8,), 6))
+    answer = solve_rigid(p, q).target_from_source
+    twist = torch.zeros(8, 6, dtype=F64, requires_grad=True)
+    best = divergence.same_index_loss(p, q, RigidTransform.exp(twist) @ answer)
+    best.sum().backward()
+    assert twist.grad.abs().max() < 1e-9
+    for seed in range(5):
+        step = 0.05 * torch.randn(8, 6, dtype=F64, generator=torch.Generator().manual_seed(seed))
+        assert (divergence.same_index_loss(p, q, RigidTransform.exp(step) @ answer) > best).all()

@@ -26,36 +26,41 @@ def describe(surface: Surface, *, scales: tuple[int, ...] = _SCALES) -> Tensor:
     points, normals, neighbours = surface.points, surface.normals, surface.neighbours
     widest = min(max(scales), neighbours.shape[1])
     index = neighbours[:, :widest]
-    bins, shares = _soft_bins(points, normals, index)
-    rows = torch.arange(len(points)).unsqueeze(-1) * (3 * _BINS)
-    inverse = 1 / (points[index] - points.unsqueeze(1)).norm(dim=-1).clamp_min(1e-9)  # (J, K)
+    low, share = _soft_bins(points, normals, index)
+    lengths = (points[index] - points.unsqueeze(1)).square().sum(-1).sqrt()  # (J, K)
+    inverse = 1 / lengths.clamp_min(1e-9)
     histograms = []
     for scale in scales:
         k = min(scale, widest)
-        own = torch.zeros(len(points) * 3 * _BINS)
-        own.index_add_(0, (rows + bins[:, :k].flatten(1)).flatten(), shares[:, :k].flatten())
-        own = own.reshape(len(points), 3 * _BINS) / k
+        own = _counted(low[:, :k], share[:, :k]) / k  # (J, 33)
         weights = inverse[:, :k] / inverse[:, :k].sum(1, keepdim=True)
-        histograms.append(own + torch.einsum("jk,jkb->jb", weights, own[index[:, :k]]))
+        averaging = torch.zeros(len(points), len(points)).scatter_(1, index[:, :k], weights)
+        histograms.append(own + averaging @ own)
     roots = torch.cat(histograms, dim=1).sqrt()
     return roots / roots.norm(dim=1, keepdim=True)
 
 
+def _counted(low: Tensor, share: Tensor) -> Tensor:
+    """Histograms (J, 33) of soft counts: `share` of one for the bin above `low` (J, K, 3), the rest for `low`."""
+    size = 3 * _BINS
+    place = low + (torch.arange(3) * _BINS + torch.arange(len(low)).reshape(-1, 1, 1) * size)
+    below = torch.bincount(place.flatten(), (1 - share).flatten(), len(low) * size)
+    above = torch.bincount(place.flatten() + 1, share.flatten(), len(low) * size)
+    return (below + above).reshape(len(low), size)
+
+
 def _soft_bins(points: Tensor, normals: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
-    """The six bins (J, K, 6) each neighbour falls into, two for each of three angles, and its share in each."""
+    """The lower (J, K, 3) of the two bins each neighbour falls into, for each of three angles; the upper one's share."""
     offset = points[neighbours] - points.unsqueeze(1)  # (J, K, 3)
-    line = offset / offset.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    line = offset / offset.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-9)
     u = normals.unsqueeze(1).expand_as(line)
     other = normals[neighbours]
     v = torch.linalg.cross(line, u)
-    v = v / v.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    v = v / v.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-9)
     w = torch.linalg.cross(u, v)
     alpha = (v * other).sum(-1)  # Darboux frame, eq. 1 of the paper
     phi = (u * line).sum(-1)
     theta = torch.atan2((w * other).sum(-1), (u * other).sum(-1)) / math.pi
-    place = (torch.stack([alpha, phi, theta], dim=-1) + 1) * (_BINS / 2) - 0.5
-    low = place.floor()
-    share = place - low
-    first = torch.arange(3) * _BINS
-    bins = torch.cat([low, low + 1], dim=-1).clamp(0, _BINS - 1).long() + torch.cat([first, first])
-    return bins, torch.cat([1 - share, share], dim=-1)
+    place = ((torch.stack([alpha, phi, theta], dim=-1) + 1) * (_BINS / 2) - 0.5).clamp(0, _BINS - 1)
+    low = place.floor().clamp_max(_BINS - 2)
+    return low.long(), place - low
