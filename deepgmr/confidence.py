@@ -60,9 +60,9 @@ class Evidence:
     observability: float  # least over largest eigenvalue of the information of the matched points
 
 
-# Logistic regression on procedural pairs; `python scripts/calibrate.py` fits and prints these numbers.
-_INTERCEPT = 6.974
-_COEFFICIENTS = {"score": 6.709, "rivalry": -7.420, "overlap": -0.836, "log_observability": 1.117}
+# Logistic regression on 720 procedural pairs: `python scripts/calibrate.py --pairs 60` fits and prints these numbers.
+_INTERCEPT = 6.189
+_COEFFICIENTS = {"score": 5.348, "rivalry": -6.605, "overlap": -0.478, "log_observability": 1.065}
 
 
 def features(evidence: Evidence) -> dict[str, float]:

@@ -17,8 +17,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-COMPONENTS = (600, 1500)  # clouds up to the first are used as they are; no cloud gets more than the second
-_SHARE = 0.05  # in between, of the points beyond the first
+COMPONENTS = (1024, 1500)  # clouds up to the first are used as they are; no cloud gets more than the second
+_SHARE = 0.03  # in between, of the points beyond the first
 _NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
 _FOR_NORMALS = 16
 _FOR_SIDE = 40

@@ -93,17 +93,16 @@ def _log_density(constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: S
     for i, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
         white = torch.baddbmm(offset, row, x[:, : i + 1])
         total = torch.addcmul(total, white, white, value=-0.5)
-    return torch.logsumexp(total.unflatten(-2, (sides, -1)), dim=-2)
+    total = total.unflatten(-2, (sides, -1))  # (B, S, J, N)
+    largest = total.detach().amax(-2, keepdim=True)
+    terms = (total - largest).clamp_min(_negligible(total.dtype)).exp()
+    return terms.sum(-2).log() + largest.squeeze(-2)
 
 
 def _log_density_into(
     out: Tensor, buffers: Tensor, constant: Tensor, x: Tensor, rows: Sequence[Tensor], offsets: Sequence[Tensor]
 ) -> None:
-    """`_log_density` in two buffers, for when nobody will differentiate it: the same numbers in a fraction of the time.
-
-    The exponential of a number whose result is subnormal takes ten times as long as any other, so terms too small to be
-    seen beside the largest are raised to just that, where they still cannot be seen.
-    """
+    """`_log_density` in two buffers, for when nobody will differentiate it: the same numbers in half the time."""
     white, total = buffers[0, : len(x)], buffers[1, : len(x)]  # (B, S J, N)
     torch.mul(rows[0], x[:, :1], out=white).add_(offsets[0])
     torch.addcmul(constant, white, white, value=-0.5, out=total)
@@ -112,9 +111,18 @@ def _log_density_into(
         total.addcmul_(white, white, value=-0.5)
     total = total.unflatten(-2, (out.shape[-2], -1))  # (B, S, J, N)
     largest = total.amax(-2, keepdim=True)
-    total.sub_(largest).clamp_min_(2 * math.log(torch.finfo(total.dtype).eps)).exp_()
+    total.sub_(largest).clamp_min_(_negligible(total.dtype)).exp_()
     torch.sum(total, dim=-2, out=out)
     out.log_().add_(largest.squeeze(-2))
+
+
+def _negligible(dtype: torch.dtype) -> float:
+    """The logarithm of a term that cannot be seen beside one.
+
+    Terms smaller still are raised to it before their exponential is taken, because an exponential whose result is
+    subnormal takes ten times as long as any other, and most components are far from most points.
+    """
+    return 2 * math.log(torch.finfo(dtype).eps)
 
 
 def read_mixtures(*mixtures: GaussianMixture) -> tuple[Components, ...]:
