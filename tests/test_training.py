@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import signal
 import subprocess
 import sys
@@ -205,7 +206,16 @@ gradients["loss"] = torch.tensor(numbers["loss"])
 torch.save(gradients, Path(sys.argv[2]) / f"{processes}-{rank}.pt")
 run.advance()
 run.save()
+if torch.distributed.is_initialized():  # leaving before the other has finished would abort it
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.mark.slow
@@ -214,7 +224,12 @@ def test_two_processes_take_the_step_of_one_with_the_joint_batch(tmp_path: Path)
     for processes in (1, 2):
         out = tmp_path / str(processes)
         out.mkdir()
-        environment = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
+        environment = {
+            **os.environ,
+            "WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+        }
         children = [
             subprocess.Popen(
                 [sys.executable, "-c", _WORKER, str(Path(__file__).parent), str(out)],
