@@ -16,7 +16,9 @@ so it misses its own minimum; here one weight serves both. Anisotropic targets a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,7 +43,12 @@ class Solution:
     target_from_source: RigidTransform
     objective: Tensor  # (*B) the motion-dependent part of the bound at the answer, in nats
     determinacy: Tensor  # (*B) as in `Procrustes`; below 1e-3 the rotation is not to be trusted
-    covariance: Tensor  # (*B, 6, 6) inverse Hessian of the objective in (rotation vector, translation), see below
+    uncertainty: Callable[[], Tensor] = field(repr=False)  # what computes the covariance when it is first asked for
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """The inverse Hessian of the objective (*B, 6, 6) in (rotation vector, translation)."""
+        return self.uncertainty()
 
 
 def solve_rigid(source: GaussianMixture, target: GaussianMixture) -> Solution:
@@ -60,8 +67,12 @@ def solve_rigid(source: GaussianMixture, target: GaussianMixture) -> Solution:
     motion, values = pair.align()
     residual = pair.source @ motion.rotation.mT - pair.target  # (*B, J, 3)
     objective = 0.5 * inner(weights.unsqueeze(-1) * residual, residual)
-    covariance = _isotropic_covariance(pair, motion.rotation, weights.sum(-1))
-    return Solution(motion, objective, determinacy_of(values, pair.noise), covariance)
+    return Solution(
+        motion,
+        objective,
+        determinacy_of(values, pair.noise),
+        lambda: _isotropic_covariance(pair, motion.rotation, weights.sum(-1)),
+    )
 
 
 def refine_anisotropic(
@@ -95,8 +106,9 @@ def refine_anisotropic(
             value = torch.where(better, lower, value)
             step = torch.where(better.unsqueeze(-1), torch.zeros_like(step), step)
     determinacy = weighted_procrustes(source.means, target.means, source.weights / target.variances).determinacy
-    covariance = _anisotropic_model(source, target, precision, motion).covariance()
-    return Solution(motion, value, determinacy, covariance)
+    return Solution(
+        motion, value, determinacy, lambda: _anisotropic_model(source, target, precision, motion).covariance()
+    )
 
 
 # -- cost, curvature, covariance ------------------------------------------------------------------------------

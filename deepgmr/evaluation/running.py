@@ -17,7 +17,7 @@ import torch
 
 from deepgmr import metrics
 from deepgmr.datasets.fixed import PairSuite, read_suite
-from deepgmr.errors import InvalidConfig, InvalidFile, InvalidInput
+from deepgmr.errors import InvalidConfig, InvalidFile, InvalidInput, InvalidMixture
 from deepgmr.evaluation.methods import Method, make_methods
 from deepgmr.evaluation.tables import RIGHT, Outcome, Table
 from deepgmr.transform import RigidTransform
@@ -192,7 +192,10 @@ def _divergences(answer: Any, estimate: RigidTransform) -> tuple[float, float]:
         for mixture in (source, target)
     )
     moved = source.transformed(estimate)
-    return float(kl_unscented(source, target)), float(kl_unscented(moved, target))
+    try:
+        return float(kl_unscented(source, target)), float(kl_unscented(moved, target))
+    except InvalidMixture:  # a component collapsed: the motion is scored all the same, the mixtures are not
+        return float("nan"), float("nan")
 
 
 def _provenance(**options: Any) -> dict[str, Any]:

@@ -187,7 +187,14 @@ def _failed(failures: Counter[str]) -> str:
 
 # -- printing --------------------------------------------------------------------------------------------------
 
-_FORMATS = {"mean distance": ".4f", "translation": ".4f", "ms": ".1f", "pairs": "d"}
+_FORMATS = {
+    "KL before": ".2g",
+    "KL after": ".2g",
+    "mean distance": ".4f",
+    "translation": ".4f",
+    "ms": ".1f",
+    "pairs": "d",
+}
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
