@@ -25,7 +25,7 @@ from deepgmr.transform import RigidTransform, hat
 
 Progress = Callable[[str, float], None]
 
-_FROM_MATCHES, _FROM_GRID = 48, 8  # hypotheses that get a first look
+_FROM_MATCHES = 48  # hypotheses that get a first look
 _SAME_ANGLE, _SAME_DISTANCE = 0.26, 0.1  # hypotheses within 15 degrees and a tenth of the pair's size are one
 _RIVAL_ANGLE = 0.17  # answers more than 10 degrees apart are different answers
 _RIVALS = 5
@@ -36,10 +36,11 @@ _SIZE_NOTE = 10.0
 @dataclass(frozen=True)
 class _Effort:
     scales: tuple[int, int]  # neighbours in the patches that are described
+    grid: int  # hypotheses from the rotation grid
     refined: int  # hypotheses that are refined
 
 
-_EFFORTS = (_Effort((24, 64), 12), _Effort((16, 40), 24))
+_EFFORTS = (_Effort((24, 64), 0, 8), _Effort((16, 40), 12, 24))
 _CLEAR, _WHOLE = 0.9, 0.9  # confidence, or overlap, that needs no second look
 _TYPICAL = 0.1  # observability, before it is measured
 
@@ -148,8 +149,12 @@ def _propose(source: Surface, target: Surface, prior: Prior, effort: _Effort) ->
     matches = search.match(*(search.describe(surface, scales=effort.scales) for surface in (source, target)))
     matched, agreement = search.consistent_motions(matches, source, target, prior)
     few = search.distinct(matched, agreement, _FROM_MATCHES, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)
-    grid = search.grid_motions(_coarse(source), _coarse(target), count=_FROM_GRID, prior=prior)
-    hypotheses = _joined([matched[few], grid, *([prior.initial[None]] if prior.initial is not None else [])])
+    pool = [matched[few]]
+    if effort.grid:
+        pool.append(search.grid_motions(_coarse(source), _coarse(target), count=effort.grid, prior=prior))
+    if prior.initial is not None:
+        pool.append(prior.initial[None])
+    hypotheses = _joined(pool)
     scores = search.first_look(hypotheses, source, target)
     return hypotheses[search.distinct(hypotheses, scores, effort.refined, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
 
