@@ -59,10 +59,15 @@ class Evidence:
     target_overlap: float
     observability: float  # least over largest eigenvalue of the information of the matched points
 
+    @property
+    def tied(self) -> bool:
+        """Whether the rival explains the clouds as well as the winner."""
+        return self.rival > _TIED * self.score
 
-# Logistic regression on 720 procedural pairs: `python scripts/calibrate.py --pairs 60` fits and prints these numbers.
-_INTERCEPT = 6.189
-_COEFFICIENTS = {"score": 5.348, "rivalry": -6.605, "overlap": -0.478, "log_observability": 1.065}
+
+# Logistic regression on 780 procedural pairs: `python scripts/calibrate.py --pairs 60` fits and prints these numbers.
+_INTERCEPT = 2.170
+_COEFFICIENTS = {"score": 4.701, "rivalry": -3.905, "overlap": 1.172, "log_observability": 0.636}
 
 
 def features(evidence: Evidence) -> dict[str, float]:
@@ -85,10 +90,9 @@ def confidence(evidence: Evidence) -> float:
 def judge(evidence: Evidence) -> tuple[Status, float]:
     """The status of an answer and its confidence. Only `Status.OK` is an answer to act on."""
     probability = confidence(evidence)
-    tied = evidence.rival > _TIED * evidence.score
-    if evidence.observability < (_NEARLY_FREE if tied else _FREE):
+    if evidence.observability < (_NEARLY_FREE if evidence.tied else _FREE):
         return Status.DEGENERATE, min(probability, _TRUSTED / 2)
-    if tied and confidence(replace(evidence, rival=0.0)) >= _TRUSTED:
+    if evidence.tied and confidence(replace(evidence, rival=0.0)) >= _TRUSTED:
         return Status.AMBIGUOUS, probability / 2  # the answer is one of at least two that are as good
     if probability >= _TRUSTED:
         return Status.OK, probability

@@ -42,6 +42,7 @@ class _Effort:
 
 _EFFORTS = (_Effort((24, 64), 0, 8), _Effort((16, 40), 12, 24))
 _CLEAR, _WHOLE = 0.9, 0.9  # confidence, or overlap, that needs no second look
+_FEW = 50  # components up to which everything is tried: it costs nothing
 _TYPICAL = 0.1  # observability, before it is measured
 
 
@@ -113,7 +114,7 @@ def register(
         candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
         ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target
         order = search.distinct(candidates, ranking.scores, _RIVALS + 1, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
-        if _clear(ranking, order):
+        if min(len(p), len(q)) > _FEW and _clear(ranking, order):
             break
     best = candidates[int(order[0])]
     report("polishing", 0.8)
@@ -164,9 +165,10 @@ def _joined(motions: list[RigidTransform]) -> RigidTransform:
 
 
 def _clear(ranking: search.Ranking, order: torch.Tensor) -> bool:
-    """Whether a harder look has nothing to add: the winner stands out, or all of both clouds is explained by it."""
+    """Whether a harder look has nothing to add: the winner stands out, or alone explains all of both clouds."""
     evidence = _evidence(ranking, order, observability=_TYPICAL)
-    return min(evidence.source_overlap, evidence.target_overlap) > _WHOLE or confidence(evidence) > _CLEAR
+    whole = min(evidence.source_overlap, evidence.target_overlap) > _WHOLE and not evidence.tied
+    return whole or confidence(evidence) > _CLEAR
 
 
 def _coarse(surface: Surface) -> GaussianMixture:

@@ -21,6 +21,7 @@ COMPONENTS = (1024, 1500)  # clouds up to the first are used as they are; no clo
 _SHARE = 0.03  # in between, of the points beyond the first
 _NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
 _FOR_NORMALS = 16
+_UNEVEN = 1.5  # ratio of spacings from which the denser cloud is thinned to the sparser
 _FOR_SIDE = 40
 
 
@@ -63,11 +64,16 @@ def surfaces(source: np.ndarray, target: np.ndarray) -> tuple[Surface, Surface]:
     fewest, most = COMPONENTS
     components = min(most, fewest + int(_SHARE * max(0, max(len(source), len(target)) - fewest)))
     voxel = max(_voxel(source, components), _voxel(target, components))
-    sparse, dense = sorted((_spacing(source), _spacing(target)), reverse=True)
-    if sparse > 1.5 * dense:
+    if voxel == 0:
+        pair = Surface.of(source), Surface.of(target)
+        sparse, dense = sorted((surface.spacing for surface in pair), reverse=True)
+        if sparse <= _UNEVEN * dense:
+            return pair
+    else:
+        sparse, dense = sorted((_spacing(source), _spacing(target)), reverse=True)
+    if sparse > _UNEVEN * dense:
         voxel = max(voxel, sparse)
-    reduced = [reduce(points, voxel) if voxel else points for points in (source, target)]
-    return Surface.of(reduced[0]), Surface.of(reduced[1])
+    return Surface.of(reduce(source, voxel)), Surface.of(reduce(target, voxel))
 
 
 def reduce(points: np.ndarray, voxel: float) -> np.ndarray:

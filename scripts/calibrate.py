@@ -66,6 +66,11 @@ def outcomes(count: int, seed: int) -> Iterator[Row]:
             found, truth = motion(answer.target_from_source), pairs.target_from_source[i].to(torch.float64)
             distance = metrics.symmetric_distance(shapes[i].double()[::2], found, truth)
             yield kind, answer.evidence, bool(distance < 0.05)
+    generator = torch.Generator().manual_seed(1000 * seed + 400)
+    shapes, _ = sample_shapes(2 * count, 700, generator=generator)
+    for i in range(count):  # nothing to find: another shape, or a formless cloud
+        other = shapes[count + i] if i % 4 else 0.5 * torch.randn(700, 3, generator=generator)
+        yield "unrelated", register(shapes[i], other).evidence, False
     for index, kind in enumerate(KINDS):
         generator = torch.Generator().manual_seed(1000 * seed + 500 + index)
         pairs = scene_pairs(count, SCENE_POINTS, kind=kind, generator=generator)

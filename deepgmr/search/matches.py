@@ -16,6 +16,7 @@ _SHARPNESS = 20.0  # inverse temperature of descriptor similarities in [0, 1]
 _CANDIDATES = 2  # target components considered for each source component
 _MATCHES = 600
 _SEEDS = 128
+_NEGLIGIBLE = 30.0  # exponents beyond it: exp would underflow to subnormal numbers, ten times slower
 _FOLLOWERS = 20  # matches that vote with each seed
 _TOLERANCE, _LEAST_TOLERANCE = 2.0, 0.04  # of a length, in spacings and in frame units
 _NORMAL_TOLERANCE = 0.5  # of the cosine between two normals: normals of half-seen patches are rough
@@ -69,7 +70,7 @@ def consistent_motions(
     motions = weighted_procrustes(a[index], b[index], weight).target_from_source
     gap = (motions.apply(a) - b).norm(dim=-1) / (1.5 * tolerance)  # (S, M)
     facing = (motions.rotate(m) * n).sum(-1).clamp_min(0)
-    agreement = (torch.exp(-gap.square()) * facing).sum(-1)
+    agreement = (torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing).sum(-1)
     return motions, torch.where(prior.allows(motions.rotation), agreement, torch.zeros_like(agreement))
 
 
@@ -79,6 +80,7 @@ def _consistency(
     source_length, target_length = torch.cdist(source, source), torch.cdist(target, target)  # (M, M)
     stretch = (source_length - target_length) / tolerance
     turn = (source_normals @ source_normals.T - target_normals @ target_normals.T) / _NORMAL_TOLERANCE
-    value = torch.exp(-stretch.square() - turn.square())
+    exponent = stretch.square() + turn.square()
+    value = torch.exp(-exponent.clamp_max(_NEGLIGIBLE))
     apart = (source_length > 3 * tolerance) | (target_length > 3 * tolerance)  # neighbours agree with anything
     return torch.where(apart & (value > 0.2), value, torch.zeros_like(value))
