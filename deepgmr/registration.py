@@ -41,7 +41,7 @@ class _Effort:
 
 
 _EFFORTS = (_Effort((24, 64), 0, 8), _Effort((16, 40), 12, 24))
-_CLEAR, _WHOLE = 0.9, 0.9  # confidence, or overlap, that needs no second look
+_CLEAR, _WHOLE = 0.8, 0.9  # confidence, or overlap, that needs no second look
 _FEW = 50  # components up to which everything is tried: it costs nothing
 _TYPICAL = 0.1  # observability, before it is measured
 
