@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from deepgmr.procrustes import weighted_procrustes
 from deepgmr.search import Prior
-from deepgmr.surface import Surface, reduce_to
+from deepgmr.surface import Surface, reduce_to, spacing_of
 from deepgmr.transform import RigidTransform
 
 FULL_RESOLUTION = 6_000  # points of each cloud that the last polish looks at
@@ -50,7 +50,6 @@ class Polish:
     target_from_source: RigidTransform  # float64
     information: np.ndarray  # (6, 6) of (rotation vector, translation), left, target frame; inverse noise included
     observability: float  # least over largest eigenvalue of the information about the centre of the matched points
-    distance: float  # root mean square distance of matched points, frame units
 
 
 def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, reach: float, iterations: int) -> Polish:
@@ -66,7 +65,7 @@ def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, r
     source_cloud, _ = _prepare(source)
     target_cloud, target_tree = _prepare(target)
     tree = cKDTree(target)
-    spacing = float(np.median(tree.query(target[:: max(1, len(target) // 1000)], 2)[0][:, 1]))
+    spacing = spacing_of(target, tree)
     matrix = initial.matrix.double().numpy()
     narrow = min(reach, max(3 * spacing, reach / 4))
     same = False
@@ -172,11 +171,10 @@ def _observe(
     lever = float(np.sqrt(np.mean((y - centre) ** 2))) if len(y) >= 3 else 0.0
     values = np.linalg.eigvalsh(_unit_lever(centred, lever)) if lever > 0 else np.zeros(6)
     motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
-    rms = float(np.sqrt(np.mean(distance[close] ** 2))) if len(y) else float("inf")
     observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
     # Residuals within a neighbourhood share the points that its normals were estimated from, in both clouds.
     shared = 1 if same else 2 * _NEIGHBOURS
-    return Polish(motion, jacobian.T @ jacobian / (shared * noise), observability, rms)
+    return Polish(motion, jacobian.T @ jacobian / (shared * noise), observability)
 
 
 def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:

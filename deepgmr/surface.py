@@ -70,7 +70,7 @@ def surfaces(source: np.ndarray, target: np.ndarray) -> tuple[Surface, Surface]:
         if sparse <= _UNEVEN * dense:
             return pair
     else:
-        sparse, dense = sorted((_spacing(source), _spacing(target)), reverse=True)
+        sparse, dense = sorted((spacing_of(points, cKDTree(points)) for points in (source, target)), reverse=True)
     if sparse > _UNEVEN * dense:
         voxel = max(voxel, sparse)
     return Surface.of(reduce(source, voxel)), Surface.of(reduce(target, voxel))
@@ -101,7 +101,7 @@ def _voxel(points: np.ndarray, count: int) -> float:
     return size
 
 
-def _spacing(points: np.ndarray) -> float:
-    """The median distance to the nearest other point, from a sample of at most a thousand points."""
+def spacing_of(points: np.ndarray, tree: cKDTree) -> float:
+    """The median distance to the nearest other point, from a sample of at most two thousand of the tree's points."""
     sample = points[:: max(1, len(points) // 1000)]
-    return float(np.median(cKDTree(points).query(sample, 2)[0][:, 1]))
+    return float(np.median(tree.query(sample, 2)[0][:, 1]))
