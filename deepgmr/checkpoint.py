@@ -23,11 +23,15 @@ from torch import Tensor, nn
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.files.disk import replacing
 from deepgmr.networks.model import DeepGMR, NetworkConfig
+from deepgmr.networks.overlap import OverlapConfig, OverlapNetwork
 
 FORMAT = "deepgmr"
 VERSION = 1
 # A kind of network, as the file names it: its configuration and its class.
-KINDS: dict[str, tuple[type[Any], type[nn.Module]]] = {"deepgmr": (NetworkConfig, DeepGMR)}
+KINDS: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "deepgmr": (NetworkConfig, DeepGMR),
+    "overlap": (OverlapConfig, OverlapNetwork),
+}
 
 Config = TypeVar("Config")
 

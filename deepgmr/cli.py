@@ -184,12 +184,18 @@ def evaluate(
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="In place of a file.")] = None,
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout.")] = ...,  # type: ignore[assignment]
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout; overlap: its scenes."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For checkpoints, history and weights.")] = ...,  # type: ignore[assignment]
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", min=0, help="Save and stop after so long.")
     ] = None,
+    keep_every: Annotated[
+        int, typer.Option("--keep-every", metavar="STEPS", min=0, help="Keep the weights of every so many.")
+    ] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...  [default: a GPU if any]")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write scalars and pictures too.")] = False,
 ) -> None:
@@ -210,6 +216,7 @@ def train(
                 resume=resume,
                 time_limit=time_limit,
                 device=device,
+                keep_every=keep_every,
                 tensorboard=tensorboard,
                 progress=progress,
             )

@@ -17,12 +17,13 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from deepgmr.networks.patches import towards_hollow
+
 COMPONENTS = (1024, 1500)  # clouds up to the first are used as they are; no cloud gets more than the second
 _SHARE = 0.03  # in between, of the points beyond the first
 _NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
 _FOR_NORMALS = 16
 _UNEVEN = 1.5  # ratio of spacings from which the denser cloud is thinned to the sparser
-_FOR_SIDE = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,9 @@ class Surface:
         x = torch.from_numpy(points).float()
         index = torch.from_numpy(neighbours[:, 1:])
         normals = torch.from_numpy(np.array(cloud.normals()[:, :3])).float()
-        side = ((x[index[:, :_FOR_SIDE]] - x.unsqueeze(1)) * normals.unsqueeze(1)).sum((-1, -2))
-        normals = torch.where((side < 0).unsqueeze(-1), -normals, normals)
-        return cls(x, normals, index, float(np.median(distances[:, 1])), tree, cloud, cloud_tree)
+        return cls(
+            x, towards_hollow(x, normals, index), index, float(np.median(distances[:, 1])), tree, cloud, cloud_tree
+        )
 
 
 def surfaces(source: np.ndarray, target: np.ndarray) -> tuple[Surface, Surface]:

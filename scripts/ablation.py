@@ -26,7 +26,7 @@ from deepgmr.networks import PRESETS as NETWORKS
 from deepgmr.networks import DeepGMR
 from deepgmr.procrustes import nearest_rotation
 from deepgmr.solver import solve_rigid
-from deepgmr.training import PRESETS, PairTask, TrainingConfig, train
+from deepgmr.training import DEEPGMR_PRESETS, PairTask, TrainingConfig, train
 from deepgmr.transform import RigidTransform
 
 
@@ -153,7 +153,7 @@ def main() -> None:
         )
 
     suite = read_suite(given.suite)
-    base = PRESETS["deepgmr-unseen"]
+    base = DEEPGMR_PRESETS["deepgmr-unseen"]
     base = replace(
         base,
         start="",

@@ -31,7 +31,7 @@ from deepgmr.networks import PRESETS, DeepGMR
 from deepgmr.networks.features import unit_frame
 from deepgmr.networks.pointnet import place
 from deepgmr.solver import solve_rigid
-from deepgmr.training import PRESETS as TRAININGS
+from deepgmr.training import DEEPGMR_PRESETS as TRAININGS
 from deepgmr.training import PairTask
 from deepgmr.transform import RigidTransform
 

@@ -18,10 +18,11 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("config", nargs="?", help="a TOML file")
     what.add_argument("--preset", choices=sorted(PRESETS))
-    parser.add_argument("--data", required=True, help="folder of ModelNet40 in its official HDF5 layout")
+    parser.add_argument("--data", help="folder of ModelNet40 in its official HDF5 layout; for `overlap`, of its scenes")
     parser.add_argument("--out", required=True, help="folder for checkpoints, history and the weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="save and stop after so long")
+    parser.add_argument("--keep-every", type=int, default=0, metavar="STEPS", help="keep the weights of every so many")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default a GPU if there is one")
     parser.add_argument("--tensorboard", action="store_true", help="write scalars and pictures to --out/tensorboard")
     given = parser.parse_args()
@@ -35,6 +36,7 @@ def main() -> int:
                 resume=given.resume,
                 time_limit=given.time_limit,
                 device=given.device,
+                keep_every=given.keep_every,
                 tensorboard=given.tensorboard,
                 progress=progress,
             )

@@ -24,7 +24,7 @@ ASSEMBLY = ("files", "checkpoint", "registration")
 RIM = ("datasets", "training", "evaluation", "report", "cli")
 CORRIDOR = (*PURE, *ASSEMBLY, *RIM)
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
-    "networks": ("features", "pointnet", "overlap", "model"),
+    "networks": ("features", "patches", "pointnet", "overlap", "model"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "plotly", "h5py")
 

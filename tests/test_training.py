@@ -323,7 +323,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(text: str, message: str
 
 def test_presets_survive_the_file_they_would_be_saved_in() -> None:
     for config in PRESETS.values():
-        assert checkpoint.from_plain(TrainingConfig, json.loads(json.dumps(checkpoint.to_plain(config)))) == config
+        assert checkpoint.from_plain(type(config), json.loads(json.dumps(checkpoint.to_plain(config)))) == config
 
 
 # -- what a person sees --------------------------------------------------------------------------------------------

@@ -48,15 +48,17 @@ def match(source: Tensor, target: Tensor, *, count: int = _MATCHES) -> Matches:
 
 
 def consistent_motions(
-    matches: Matches, source: Surface, target: Surface, prior: Prior
+    matches: Matches, source: Surface, target: Surface, prior: Prior, *, tolerance: float | None = None
 ) -> tuple[RigidTransform, Tensor]:
     """Motions (S,) that many matches agree on, and how many agree with each (S,), zero where the prior forbids.
 
     Two matches are consistent if they keep their distance and the angle of their normals; consistency is squared
     once, as in SC2-PCR (Chen et al., CVPR 2022, eq. 4), so that matches vote for one another only if many others
-    support both. Each of the best seeds and its strongest followers give one motion in closed form.
+    support both. Each of the best seeds and its strongest followers give one motion in closed form. `tolerance` is how
+    much a right match may change a length, in frame units; by default a few spacings.
     """
-    tolerance = max(_TOLERANCE * max(source.spacing, target.spacing), _LEAST_TOLERANCE)
+    if tolerance is None:
+        tolerance = max(_TOLERANCE * max(source.spacing, target.spacing), _LEAST_TOLERANCE)
     a, b = source.points[matches.source], target.points[matches.target]  # (M, 3)
     m, n = source.normals[matches.source], target.normals[matches.target]
     consistency = _consistency(a, m, b, n, tolerance)

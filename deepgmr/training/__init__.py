@@ -5,15 +5,29 @@ train(read_config("config.toml"), data="ModelNet40/", out="runs/deepgmr")
 
 from __future__ import annotations
 
-from deepgmr.training.config import PRESETS, DataConfig, OptimiserConfig, TrainingConfig, read_config
+from deepgmr.training.config import (
+    DEEPGMR_PRESETS,
+    PRESETS,
+    DataConfig,
+    OptimiserConfig,
+    OverlapData,
+    OverlapTraining,
+    TrainingConfig,
+    read_config,
+)
 from deepgmr.training.loop import Result, train
+from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TrainingProgress
 from deepgmr.training.tasks import LOSSES, PairTask, Task
 
 __all__ = [
+    "DEEPGMR_PRESETS",
     "DataConfig",
     "LOSSES",
     "OptimiserConfig",
+    "OverlapData",
+    "OverlapTask",
+    "OverlapTraining",
     "PRESETS",
     "PairTask",
     "Result",

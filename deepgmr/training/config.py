@@ -12,6 +12,7 @@ from deepgmr.datasets.pairs import PROTOCOLS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.model import PRESETS as NETWORKS
 from deepgmr.networks.model import NetworkConfig
+from deepgmr.networks.overlap import OverlapConfig
 
 LOSS_NAMES = (
     "distance",
@@ -73,7 +74,40 @@ class TrainingConfig:
             raise InvalidConfig("a training needs at least one step of one pair")
 
 
-PRESETS: dict[str, TrainingConfig] = {
+@dataclass(frozen=True)
+class OverlapData:
+    """Which pairs the overlap network sees; all are procedural."""
+
+    shapes: float = 0.6  # share of pairs cut from shapes; the rest are scans of scenes, equally many of each kind
+    scenes: int = 4096  # pairs of each kind in the pool
+    points: int = 2500  # of a scan in the pool
+    workers: int = 1  # processes that make pairs; with none, the training does it itself
+    seed: int = 0  # of the pool
+
+
+@dataclass(frozen=True)
+class OverlapTraining:
+    """Everything that decides what an overlap network learns; saved in every checkpoint."""
+
+    name: str = "overlap"
+    seed: int = 0
+    start: str = ""  # as in `TrainingConfig`
+    network: OverlapConfig = field(default_factory=OverlapConfig)
+    data: OverlapData = field(default_factory=OverlapData)
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(steps=24_000, batch=16, rate=1e-3, warmup=500, weight_decay=1e-2)
+    )
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.network.nodes <= 250:
+            raise InvalidConfig(f"a training needs 8 to 250 nodes, got {self.network.nodes}")
+        if not 0 <= self.data.shapes <= 1:
+            raise InvalidConfig(f"shapes is a share, got {self.data.shapes}")
+
+
+AnyTraining = TrainingConfig | OverlapTraining
+
+DEEPGMR_PRESETS: dict[str, TrainingConfig] = {
     "deepgmr": TrainingConfig(
         start="deepgmr-unseen",
         optimiser=OptimiserConfig(steps=4000, rate=1.5e-3),
@@ -88,9 +122,14 @@ PRESETS: dict[str, TrainingConfig] = {
     ),
 }
 
+PRESETS: dict[str, AnyTraining] = {"overlap": OverlapTraining(), **DEEPGMR_PRESETS}
 
-def read_config(path: str | Path) -> TrainingConfig:
-    """A configuration from a TOML file; what it leaves out keeps its default. Raises `InvalidConfig`."""
+
+def read_config(path: str | Path) -> AnyTraining:
+    """A configuration from a TOML file; what it leaves out keeps its default. Raises `InvalidConfig`.
+
+    With `preset` it starts from that preset, and is of its kind; without, it describes a DeepGMR.
+    """
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -100,12 +139,14 @@ def read_config(path: str | Path) -> TrainingConfig:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidConfig(f"cannot read {path}: {error}") from error
     preset = values.pop("preset", None)
+    kind: type[AnyTraining] = TrainingConfig
     if preset is not None:
         if preset not in PRESETS:
             raise InvalidConfig(f"{path}: unknown preset `{preset}`; the presets are {', '.join(PRESETS)}")
+        kind = type(PRESETS[preset])
         values = _merged(checkpoint.to_plain(PRESETS[preset]), values)
     try:
-        return checkpoint.from_plain(TrainingConfig, values)
+        return checkpoint.from_plain(kind, values)
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error}") from error
 

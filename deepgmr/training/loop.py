@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from deepgmr.errors import InvalidConfig
-from deepgmr.training.config import TrainingConfig
+from deepgmr.training.config import AnyTraining, OverlapTraining
+from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TensorBoard
 from deepgmr.training.state import Run
 from deepgmr.training.tasks import PairTask, Task
@@ -33,7 +34,7 @@ class Result:
 
 
 def train(
-    config: TrainingConfig,
+    config: AnyTraining,
     *,
     out: str | Path,
     data: str | Path | None = None,
@@ -45,23 +46,25 @@ def train(
     checkpoint_seconds: float = 120.0,
     log_every: int = 25,
     validate_every: int = 1000,
+    keep_every: int = 0,
     tensorboard: bool = False,
 ) -> Result:
     """Train; `out` gets checkpoint.safetensors and history.jsonl as it goes, and in the end NAME.safetensors.
 
-    data          folder of ModelNet40 in its official HDF5 layout, unless a `task` is given
+    data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout;
+                  for the overlap network: where its pool of scenes is kept, by default `out`/pool
     resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
     time_limit    seconds of wall clock after which to save and stop; a later resume goes on from there
     progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
+
+    keep_every    also write the weights of every so many steps, as NAME-STEP.safetensors, to look back at; 0 for none
 
     Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
     """
     start = time.monotonic()
     rank, processes = _join()
     if task is None:
-        if data is None:
-            raise InvalidConfig("give the folder of ModelNet40 (data=..., on the command line --data)")
-        task = PairTask.from_modelnet(config, data)
+        task = _task(config, data, Path(out))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     run = Run(config, task, Path(out), where, rank=rank, processes=processes)
     run.begin(resume=resume)
@@ -74,6 +77,9 @@ def train(
                 report.validate()
             if run.step % log_every == 0 or run.step == steps:
                 report.write()
+            if keep_every and run.step % keep_every == 0:
+                run.save()
+                run.publish(f"{config.name}-{run.step}")
             now = time.monotonic()
             if run.agree(bool(interrupted) or (time_limit is not None and now - start >= time_limit)):
                 break
@@ -85,6 +91,14 @@ def train(
         run.publish()
     report.close()
     return Result(run.step, run.step >= steps, run.path, tuple(run.history))
+
+
+def _task(config: AnyTraining, data: str | Path | None, out: Path) -> Task:
+    if isinstance(config, OverlapTraining):
+        return OverlapTask(config, data or out / "pool")
+    if data is None:
+        raise InvalidConfig("give the folder of ModelNet40 (data=..., on the command line --data)")
+    return PairTask.from_modelnet(config, data)
 
 
 class _Report:

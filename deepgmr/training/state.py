@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from deepgmr import checkpoint
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
-from deepgmr.training.config import OptimiserConfig, TrainingConfig
+from deepgmr.training.config import AnyTraining, OptimiserConfig
 from deepgmr.training.tasks import Task, to_device
 
 
@@ -28,7 +28,7 @@ class Run:
     """The state of a training between two steps, and the step."""
 
     def __init__(
-        self, config: TrainingConfig, task: Task, out: Path, device: torch.device, *, rank: int, processes: int
+        self, config: AnyTraining, task: Task, out: Path, device: torch.device, *, rank: int, processes: int
     ) -> None:
         if config.optimiser.batch % processes:
             raise InvalidConfig(
@@ -175,13 +175,13 @@ class Run:
         kind, network = checkpoint.describe(self.model)
         checkpoint.write(self.path, checkpoint.Checkpoint(kind, network, self._provenance(), state, tensors))
 
-    def publish(self) -> None:
-        """The averaged weights alone, small enough to ship."""
+    def publish(self, name: str | None = None) -> None:
+        """The averaged weights of the last `save` alone, small enough to ship."""
         if self.rank != 0:
             return
         saved = checkpoint.read(self.path)
         tensors = {f"model.{name}": value for name, value in saved.part("ema").items()}
-        target = self.out / f"{self.config.name}.safetensors"
+        target = self.out / f"{name or self.config.name}.safetensors"
         checkpoint.write(target, replace(saved, state={}, tensors=tensors))
 
     def log(self, row: dict[str, float]) -> None:
