@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
-_TIED = 0.95  # a rival with this share of the winner's score explains the clouds as well
+_TIED = 1.5  # nats of plausibility within which another pose explains the clouds as well
 _FREE = 0.004  # observability below which the clouds can slide or turn on one another ...
-_NEARLY_FREE = 0.03  # ... and below which they can if, besides, a rival explains them as well
+_NEARLY_FREE = 0.03  # ... and below which they can if, besides, another pose explains them as well
 _LOW_OVERLAP = 0.12
 _TRUSTED = 0.5
+_SURE = 20.0  # nats of standing beyond which more means nothing
+_LEAST_OVERLAP = 0.05  # keeps the logarithm of the overlap finite
 
 
 class Status(str, Enum):
@@ -51,49 +53,68 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for and against an answer; every number is free of units."""
+    """What speaks for and against an answer; every number is free of units.
+
+    `misfit`, `looseness` and `relief` are those of `deepgmr.search.Ranking`, at the winner.
+    """
 
     score: float  # of the winner, in [0, 1]
-    rival: float  # the score of the best different motion, in [0, 1]
+    standing: float  # log odds of the winner, and of poses that are as good as the same for the shape, against the rest
+    share: float  # of the probability, in (0, 1], that is not with poses which put the shape somewhere else entirely
+    margin: float  # nats by which the winner is more plausible than the best other pose, symmetries included
     source_overlap: float
     target_overlap: float
+    misfit: float
+    looseness: float
+    relief: float
     observability: float  # least over largest eigenvalue of the information of the matched points
 
     @property
     def tied(self) -> bool:
-        """Whether the rival explains the clouds as well as the winner."""
-        return self.rival > _TIED * self.score
+        """Whether another pose explains the clouds as well as the winner, be it a symmetry or a mistake."""
+        return self.margin < _TIED
 
 
-# Logistic regression on 780 procedural pairs: `python scripts/calibrate.py --pairs 60` fits and prints these numbers.
-_INTERCEPT = 2.170
-_COEFFICIENTS = {"score": 4.701, "rivalry": -3.905, "overlap": 1.172, "log_observability": 0.636}
+# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints these numbers.
+_INTERCEPT = 0.530
+_COEFFICIENTS = {"standing": 0.907, "log_overlap": 2.757, "misfit": -1.594, "looseness": -0.575, "relief": 0.811}
 
 
 def features(evidence: Evidence) -> dict[str, float]:
     """The regressors of the confidence, by name."""
     return {
-        "score": evidence.score,
-        "rivalry": min(evidence.rival / max(evidence.score, 1e-6), 1.0),
-        "overlap": min(evidence.source_overlap, evidence.target_overlap),
-        "log_observability": math.log10(max(evidence.observability, 1e-6)),
+        "standing": math.copysign(math.sqrt(min(abs(evidence.standing), _SURE)), evidence.standing),
+        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + _LEAST_OVERLAP),
+        "misfit": evidence.misfit,
+        "looseness": evidence.looseness,
+        "relief": evidence.relief,
     }
 
 
 def confidence(evidence: Evidence) -> float:
-    """The probability in (0, 1) that the answer is right, up to the symmetry of the shape."""
+    """The probability in (0, 1) that the answer is right up to the symmetry of the shape.
+
+    Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
+    (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric shape
+    fit equally well therefore costs no confidence; `Status.AMBIGUOUS` says so instead. Rivals that would put the shape
+    elsewhere do: no answer is surer than its share, about a half for a thing that stands there twice.
+    """
     values = features(evidence)
     logit = _INTERCEPT + sum(weight * values[name] for name, weight in _COEFFICIENTS.items())
-    return 1 / (1 + math.exp(-max(min(logit, 30.0), -30.0)))
+    return min(1 / (1 + math.exp(-max(min(logit, 30.0), -30.0))), evidence.share)
 
 
 def judge(evidence: Evidence) -> tuple[Status, float]:
-    """The status of an answer and its confidence. Only `Status.OK` is an answer to act on."""
+    """The status of an answer and its confidence. Only `Status.OK` is an answer to act on.
+
+    The status looks at the pose, the confidence at the shape: an answer can be ambiguous or degenerate and yet almost
+    certainly one of the poses that put the source where it belongs.
+    """
     probability = confidence(evidence)
     if evidence.observability < (_NEARLY_FREE if evidence.tied else _FREE):
-        return Status.DEGENERATE, min(probability, _TRUSTED / 2)
-    if evidence.tied and confidence(replace(evidence, rival=0.0)) >= _TRUSTED:
-        return Status.AMBIGUOUS, probability / 2  # the answer is one of at least two that are as good
+        return Status.DEGENERATE, probability
+    if evidence.tied and confidence(replace(evidence, standing=_SURE, share=1.0)) >= _TRUSTED:
+        return Status.AMBIGUOUS, probability  # one of at least two that are as good
     if probability >= _TRUSTED:
         return Status.OK, probability
     if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP:

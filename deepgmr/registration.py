@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 
 from deepgmr import search
+from deepgmr.checkpoint import load
 from deepgmr.clouds import Frame, as_points, check_units, size_ratio
 from deepgmr.confidence import Evidence, Status, confidence, judge
-from deepgmr.errors import InvalidConfig, InvalidTransform
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig, InvalidTransform
 from deepgmr.files import read_cloud, read_transform
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.features import farthest_points
+from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.refine import Polish, covariance_of, polish, refine_together
 from deepgmr.search import Prior
 from deepgmr.surface import Surface, surfaces
@@ -29,19 +32,32 @@ _FROM_MATCHES = 48  # hypotheses that get a first look
 _SAME_ANGLE, _SAME_DISTANCE = 0.26, 0.1  # hypotheses within 15 degrees and a tenth of the pair's size are one
 _RIVAL_ANGLE = 0.17  # answers more than 10 degrees apart are different answers
 _RIVALS = 5
+_POSES = 12  # different answers that share out the probability
+# Of the pair's size, across the surface: up to the first two poses put the source in one place, from the second on not.
+_LIKE, _UNLIKE, _ELSEWHERE = 0.01, 0.05, 0.15
+_SLACK = 0.4  # how much a right match of two nodes may change a length, in distances between nodes
 _MIXTURE = 24  # components of the mixtures whose overlap scores the rotation grid
 _SIZE_NOTE = 10.0
 
 
 @dataclass(frozen=True)
-class _Effort:
-    scales: tuple[int, int]  # neighbours in the patches that are described
-    grid: int  # hypotheses from the rotation grid
+class Effort:
+    """Where hypotheses come from in one look at a pair, and how many are followed up."""
+
+    learned: bool  # matches of the overlap network
+    scales: tuple[int, int] | None  # neighbours in the patches that are described without training
     refined: int  # hypotheses that are refined
+    grid: int = 0  # hypotheses from the rotation grid
+    detail: int = 0  # components that the search without training sees; 0: those of the surfaces
 
 
-_EFFORTS = (_Effort((24, 64), 0, 8), _Effort((16, 40), 12, 24))
+EFFORTS = (  # one after the other, as long as there is doubt
+    Effort(learned=True, scales=None, refined=8),
+    Effort(learned=False, scales=(24, 64), refined=24, grid=12),
+    Effort(learned=False, scales=(24, 64), refined=24, detail=5000),
+)
 _CLEAR, _WHOLE = 0.8, 0.9  # confidence, or overlap, that needs no second look
+_FINER = 1.5  # times as many points as components, from which a finer look sees more
 _FEW = 50  # components up to which everything is tried: it costs nothing
 _TYPICAL = 0.1  # observability, before it is measured
 
@@ -59,13 +75,13 @@ class Registration:
     """The answer, and how far to trust it. Lengths are in the units of the input."""
 
     target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
-    confidence: float  # probability in [0, 1] that the answer is right
+    confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
     covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation), left perturbation in the target frame
     overlap: float  # estimated share of source points that have a counterpart in the target
     status: Status
     score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
     evidence: Evidence
-    alternatives: tuple[Alternative, ...] = ()  # best first
+    alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,21 +125,25 @@ def register(
     p, q = surfaces(x, y)  # each cloud as a mixture of disks
     report("searching", 0.2)
     candidates = RigidTransform.identity((0,), dtype=torch.float64)
-    for effort in _EFFORTS:  # a harder look only where the first one leaves doubt
-        hypotheses = _propose(p, q, prior, effort)  # matches and rotation grid -> motions in closed form
+    for effort in EFFORTS:  # a harder look only where the first one leaves doubt
+        if effort.detail and max(len(x), len(y)) < _FINER * max(len(p), len(q)):
+            continue  # there is no finer detail to look at
+        hypotheses = _propose((x, y), (p, q), prior, effort)  # matches and rotation grid -> motions in closed form
         candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
-        ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target
-        order = search.distinct(candidates, ranking.scores, _RIVALS + 1, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
-        if min(len(p), len(q)) > _FEW and _clear(ranking, order):
+        ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target, and by gaps
+        order = search.distinct(candidates, ranking.plausibility, _POSES, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
+        evidence = _evidence(candidates, ranking, order, p)
+        if min(len(p), len(q)) > _FEW and _clear(evidence):
             break
     best = candidates[int(order[0])]
     report("polishing", 0.8)
     answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=10 if refine else 0)
     report("done", 1.0)
 
-    evidence = _evidence(ranking, order, observability=answer.observability)
+    evidence = replace(evidence, observability=answer.observability)
+    rivals = order[1 : _RIVALS + 1]
     status, probability = judge(evidence)
-    alternatives = zip(frame.undo(candidates[order[1:]]), ranking.scores[order[1:]].tolist(), strict=True)
+    alternatives = zip(frame.undo(candidates[rivals]), ranking.scores[rivals].tolist(), strict=True)
     return Registration(
         target_from_source=frame.undo(answer.target_from_source),
         confidence=probability,
@@ -145,30 +165,51 @@ def register_batch(pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Reg
 # -- the steps -----------------------------------------------------------------------------------------------
 
 
-def _propose(source: Surface, target: Surface, prior: Prior, effort: _Effort) -> RigidTransform:
-    """The motions worth refining (H,): from matched descriptors, from the rotation grid, and from the caller."""
-    matches = search.match(*(search.describe(surface, scales=effort.scales) for surface in (source, target)))
-    matched, agreement = search.consistent_motions(matches, source, target, prior)
-    few = search.distinct(matched, agreement, _FROM_MATCHES, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)
-    pool = [matched[few]]
+def _propose(
+    clouds: tuple[np.ndarray, np.ndarray], pair: tuple[Surface, Surface], prior: Prior, effort: Effort
+) -> RigidTransform:
+    """The motions worth refining (H,): from matched components, from the rotation grid, and from the caller."""
+    pool = []
+    if effort.learned:
+        found = search.match_nodes(_network(), *pair)
+        pool.append(_agreed(found.matches, *pair, prior, tolerance=_SLACK * found.gap))
+    if effort.scales is not None:
+        seen = surfaces(*clouds, components=effort.detail) if effort.detail else pair
+        matches = search.match(*(search.describe(surface, scales=effort.scales) for surface in seen))
+        pool.append(_agreed(matches, *seen, prior))
     if effort.grid:
-        pool.append(search.grid_motions(_coarse(source), _coarse(target), count=effort.grid, prior=prior))
+        source, target = (_coarse(surface) for surface in pair)
+        pool.append(search.grid_motions(source, target, count=effort.grid, prior=prior))
     if prior.initial is not None:
         pool.append(prior.initial[None])
     hypotheses = _joined(pool)
-    scores = search.first_look(hypotheses, source, target)
+    scores = search.first_look(hypotheses, *pair)
     return hypotheses[search.distinct(hypotheses, scores, effort.refined, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+
+
+def _agreed(
+    matches: search.Matches, source: Surface, target: Surface, prior: Prior, *, tolerance: float | None = None
+) -> RigidTransform:
+    motions, agreement = search.consistent_motions(matches, source, target, prior, tolerance=tolerance)
+    return motions[search.distinct(motions, agreement, _FROM_MATCHES, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+
+
+@functools.cache
+def _network() -> OverlapNetwork:
+    network = load("overlap")
+    if not isinstance(network, OverlapNetwork):
+        raise InvalidCheckpoint(f"the bundled weights `overlap` hold a {type(network).__name__}; reinstall deepgmr")
+    return network
 
 
 def _joined(motions: list[RigidTransform]) -> RigidTransform:
     return RigidTransform(torch.cat([m.rotation for m in motions]), torch.cat([m.translation for m in motions]))
 
 
-def _clear(ranking: search.Ranking, order: torch.Tensor) -> bool:
-    """Whether a harder look has nothing to add: the winner stands out, or alone explains all of both clouds."""
-    evidence = _evidence(ranking, order, observability=_TYPICAL)
-    whole = min(evidence.source_overlap, evidence.target_overlap) > _WHOLE and not evidence.tied
-    return whole or confidence(evidence) > _CLEAR
+def _clear(evidence: Evidence) -> bool:
+    """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
+    whole = min(evidence.source_overlap, evidence.target_overlap) > _WHOLE
+    return not evidence.tied and (whole or confidence(evidence) > _CLEAR)
 
 
 def _coarse(surface: Surface) -> GaussianMixture:
@@ -177,14 +218,30 @@ def _coarse(surface: Surface) -> GaussianMixture:
     return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
 
 
-def _evidence(ranking: search.Ranking, order: torch.Tensor, *, observability: float) -> Evidence:
+def _evidence(candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface) -> Evidence:
+    """What speaks for the winner, `order[0]`, against the other poses in `order`, before the polish.
+
+    The poses share out the probability as the plausibilities say; a pose that puts the source where the winner does,
+    by a symmetry, counts for the winner.
+    """
     best = int(order[0])
+    behind = (ranking.plausibility[best] - ranking.plausibility[order]).double()  # nats (P,)
+    odds = torch.exp(-behind)
+    apart = search.unlikeness(candidates[best], candidates[order], source)
+    apart[0] = 0.0
+    elsewhere = ((apart - _LIKE) / (_UNLIKE - _LIKE)).clamp(0, 1).double()  # a slight asymmetry counts in part
+    for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
     return Evidence(
         score=float(ranking.scores[best]),
-        rival=float(ranking.scores[order[1]]) if len(order) > 1 else 0.0,
+        standing=math.log(for_it / max(against, 1e-9)),
+        share=float(odds[apart <= _ELSEWHERE].sum() / odds.sum()),
+        margin=float(behind[1]) if len(order) > 1 else math.inf,
         source_overlap=float(ranking.source_overlap[best]),
         target_overlap=float(ranking.target_overlap[best]),
-        observability=observability,
+        misfit=float(ranking.misfit[best]),
+        looseness=float(ranking.looseness[best]),
+        relief=float(ranking.relief[best]),
+        observability=_TYPICAL,
     )
 
 

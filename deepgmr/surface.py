@@ -57,13 +57,15 @@ class Surface:
         )
 
 
-def surfaces(source: np.ndarray, target: np.ndarray) -> tuple[Surface, Surface]:
+def surfaces(source: np.ndarray, target: np.ndarray, *, components: int | None = None) -> tuple[Surface, Surface]:
     """The surfaces of a pair (N, 3), (M, 3) at one resolution.
 
-    The larger has up to about `COMPONENTS`. Small clouds that are about equally dense are used as they are.
+    The larger has up to about `components`, by default what `COMPONENTS` says. Small clouds that are about equally
+    dense are used as they are.
     """
-    fewest, most = COMPONENTS
-    components = min(most, fewest + int(_SHARE * max(0, max(len(source), len(target)) - fewest)))
+    if components is None:
+        fewest, most = COMPONENTS
+        components = min(most, fewest + int(_SHARE * max(0, max(len(source), len(target)) - fewest)))
     voxel = max(_voxel(source, components), _voxel(target, components))
     if voxel == 0:
         pair = Surface.of(source), Surface.of(target)

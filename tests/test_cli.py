@@ -512,7 +512,7 @@ def test_geometry_without_an_answer_is_not_trusted(
     write_cloud(tmp_path / "b.ply", transformed(CloudFile(_shape(kind, generator)), MOTION))
     assert cli.register_main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--json"]) == 3
     answer = json.loads(capsys.readouterr().out)
-    assert answer["registered"] is False and answer["confidence"] < 0.5
+    assert answer["registered"] is False and answer["status"] in ("degenerate", "ambiguous")
 
 
 @pytest.mark.parametrize(

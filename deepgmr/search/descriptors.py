@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from deepgmr.surface import Surface
@@ -34,10 +36,16 @@ def describe(surface: Surface, *, scales: tuple[int, ...] = _SCALES) -> Tensor:
         k = min(scale, widest)
         own = _counted(low[:, :k], share[:, :k]) / k  # (J, 33)
         weights = inverse[:, :k] / inverse[:, :k].sum(1, keepdim=True)
-        averaging = torch.zeros(len(points), len(points)).scatter_(1, index[:, :k], weights)
-        histograms.append(own + averaging @ own)
+        histograms.append(own + _averaged(own, index[:, :k], weights))
     roots = torch.cat(histograms, dim=1).sqrt()
     return roots / roots.norm(dim=1, keepdim=True)
+
+
+def _averaged(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Sums (J, F) of the rows `index` (J, K) of values (J, F) by weights (J, K)."""
+    starts = np.arange(0, index.numel() + 1, index.shape[1])
+    averaging = csr_array((weights.flatten().numpy(), index.flatten().numpy(), starts), shape=(len(values),) * 2)
+    return torch.from_numpy(averaging @ values.numpy())
 
 
 def _counted(low: Tensor, share: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class OverlapTraining:
     network: OverlapConfig = field(default_factory=OverlapConfig)
     data: OverlapData = field(default_factory=OverlapData)
     optimiser: OptimiserConfig = field(
-        default_factory=lambda: OptimiserConfig(steps=24_000, batch=16, rate=1e-3, warmup=500, weight_decay=1e-2)
+        default_factory=lambda: OptimiserConfig(steps=18_000, batch=16, rate=1e-3, warmup=500, weight_decay=1e-2)
     )
 
     def __post_init__(self) -> None:

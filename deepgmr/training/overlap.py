@@ -45,6 +45,7 @@ _AGAIN = 40  # steps after which a group of pairs is used a second and last time
 _VALIDATION = 2**40  # a step that training does not reach
 _HELD_OUT = 32  # pairs of each kind in a validation ...
 _KEPT = 128  # ... from so many scans
+_SPARSEST = 160  # points of a thinned shape: more than it gets nodes
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
 
@@ -222,7 +223,7 @@ def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
         points = max(min(_FEWEST, kept), int(draw(0.7, 1.0) * kept))
         steps.append(Crop(keep, points, shared=max(0.0, 2 * keep - 1) + 0.15 * keep))
     if draw(0, 1) < 0.15:
-        points = int(draw(0.6, 0.95) * points)
+        points = max(min(points, _SPARSEST), int(draw(0.6, 0.95) * points))
         steps.append(Thin(points, (1.0, 6.0)))
     steps.append(Jitter((0.0, 0.02)))
     if draw(0, 1) < 0.1:
