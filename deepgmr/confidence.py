@@ -12,7 +12,8 @@ _NEARLY_FREE = 0.03  # ... and below which they can if, besides, another pose ex
 _LOW_OVERLAP = 0.12
 _TRUSTED = 0.5
 _SURE = 20.0  # nats of standing beyond which more means nothing
-_LEAST_OVERLAP = 0.05  # keeps the logarithm of the overlap finite
+_WIDE = 3.0  # nats of margin beyond which more means nothing
+_LEAST, _LEAST_OBSERVABILITY = 0.05, 1e-4  # keep logarithms finite
 
 
 class Status(str, Enum):
@@ -76,18 +77,28 @@ class Evidence:
 
 
 # Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints these numbers.
-_INTERCEPT = 0.530
-_COEFFICIENTS = {"standing": 0.907, "log_overlap": 2.757, "misfit": -1.594, "looseness": -0.575, "relief": 0.811}
+_INTERCEPT = 0.293
+_COEFFICIENTS = {
+    "standing": 0.705,
+    "margin": 0.289,
+    "log_overlap": 2.775,
+    "misfit": -1.629,
+    "looseness": -0.724,
+    "relief": 0.885,
+    "log_observability": 0.103,
+}
 
 
 def features(evidence: Evidence) -> dict[str, float]:
     """The regressors of the confidence, by name."""
     return {
         "standing": math.copysign(math.sqrt(min(abs(evidence.standing), _SURE)), evidence.standing),
-        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + _LEAST_OVERLAP),
+        "margin": min(evidence.margin, _WIDE),
+        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + _LEAST),
         "misfit": evidence.misfit,
         "looseness": evidence.looseness,
         "relief": evidence.relief,
+        "log_observability": math.log10(max(evidence.observability, _LEAST_OBSERVABILITY)),
     }
 
 
@@ -96,8 +107,8 @@ def confidence(evidence: Evidence) -> float:
 
     Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
     (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric shape
-    fit equally well therefore costs no confidence; `Status.AMBIGUOUS` says so instead. Rivals that would put the shape
-    elsewhere do: no answer is surer than its share, about a half for a thing that stands there twice.
+    fit equally well therefore costs little confidence; `Status.AMBIGUOUS` says so instead. Rivals that would put the
+    shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there twice.
     """
     values = features(evidence)
     logit = _INTERCEPT + sum(weight * values[name] for name, weight in _COEFFICIENTS.items())
@@ -113,7 +124,7 @@ def judge(evidence: Evidence) -> tuple[Status, float]:
     probability = confidence(evidence)
     if evidence.observability < (_NEARLY_FREE if evidence.tied else _FREE):
         return Status.DEGENERATE, probability
-    if evidence.tied and confidence(replace(evidence, standing=_SURE, share=1.0)) >= _TRUSTED:
+    if evidence.tied and confidence(replace(evidence, standing=_SURE, share=1.0, margin=_WIDE)) >= _TRUSTED:
         return Status.AMBIGUOUS, probability  # one of at least two that are as good
     if probability >= _TRUSTED:
         return Status.OK, probability

@@ -49,9 +49,10 @@ def test_confidence_follows_the_evidence(start: Evidence, name: str, sign: int) 
     assert all(0 < value < 1 for value in found)
 
 
-def test_symmetry_costs_no_confidence_and_a_rival_elsewhere_does() -> None:
+def test_symmetry_costs_little_confidence_and_a_rival_elsewhere_much() -> None:
     assert confidence(GOOD) > 0.95
-    assert confidence(replace(GOOD, margin=0.0)) == confidence(GOOD)
+    assert confidence(GOOD) - 0.05 < confidence(replace(GOOD, margin=0.0)) < confidence(GOOD)
+    assert confidence(replace(GOOD, standing=-4.0)) < confidence(GOOD) - 0.05
     assert confidence(replace(GOOD, standing=0.0)) < confidence(GOOD)
     assert confidence(replace(GOOD, share=0.5)) == 0.5
     assert confidence(POOR) < 0.2
