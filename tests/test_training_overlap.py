@@ -16,9 +16,9 @@ from deepgmr import checkpoint
 from deepgmr.datasets import pool
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks import OverlapConfig, OverlapNetwork, OverlapPrediction
-from deepgmr.training import OptimiserConfig, OverlapData, OverlapTask, OverlapTraining, read_config, train
-from deepgmr.training import overlap as overlap_training
-from deepgmr.training.overlap import BatchMaker, OverlapBatch, matching_loss, same_place, shape_pairs, top_match
+from deepgmr.training import OptimiserConfig, OverlapData, OverlapTask, OverlapTraining, node_pairs, read_config, train
+from deepgmr.training.node_pairs import BatchMaker, OverlapBatch, same_place, shape_pairs
+from deepgmr.training.overlap import matching_loss, top_match
 from deepgmr.transform import RigidTransform
 
 TINY = OverlapTraining(
@@ -40,7 +40,7 @@ def test_a_batch_follows_from_its_step_alone_and_half_of_it_returns(tmp_path: Pa
     first = batch(3)
     assert first.same.shape == (16, 32, 32) and equal(first, batch(3))
     assert not equal(first, batch(4))
-    again = batch(3 + overlap_training._AGAIN)
+    again = batch(3 + node_pairs.AGAIN)
     assert torch.equal(again.same[8:], first.same[:8])
     wide = replace(TINY, optimiser=replace(TINY.optimiser, batch=32))
     task = OverlapTask(wide, tmp_path)
@@ -85,7 +85,7 @@ def test_labels_agree_with_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
         kept["pairs"] = shape_pairs(count, generator)
         return kept["pairs"]
 
-    monkeypatch.setattr(overlap_training, "shape_pairs", keep)
+    monkeypatch.setattr(node_pairs, "shape_pairs", keep)
     batch = BatchMaker(TINY, "nowhere").group(11, 0)
     pairs = kept["pairs"]
     motion = pairs.target_from_source
@@ -164,7 +164,7 @@ def test_a_little_training_lowers_the_loss_on_shapes_and_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_CHUNK", 16)
-    monkeypatch.setattr(overlap_training, "_KEPT", 8)
+    monkeypatch.setattr(node_pairs, "_KEPT", 8)
     config = replace(
         TINY,
         data=OverlapData(shapes=0.6, scenes=16, points=600, workers=0),

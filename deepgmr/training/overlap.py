@@ -11,57 +11,18 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepgmr import checkpoint
-from deepgmr.datasets.batch import PairBatch
-from deepgmr.datasets.pairs import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
-from deepgmr.datasets.pool import ScenePool, fill_pool
 from deepgmr.datasets.scenes import KINDS
-from deepgmr.datasets.shapes import sample_shapes
 from deepgmr.errors import InvalidConfig
-from deepgmr.networks.features import farthest_points
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
-from deepgmr.networks.patches import MEMBERS, SCALES, Nodes, estimate_normals, nodes_of
 from deepgmr.training.config import OverlapTraining
-from deepgmr.transform import RigidTransform
-
-Floats = NDArray[np.float64]
-
-_GROUP = 8  # pairs that are made together, by one worker
-_NEIGHBOURS = MEMBERS * max(SCALES)
-_UNEVEN = 1.5  # ratio of spacings from which the denser cloud is thinned, as `register` does
-_SEEN = 2.0  # spacings within which a counterpart counts as one
-_NEAR = 1.5  # node spacings within which two nodes may be the same place
-_AGAIN = 40  # steps after which a group of pairs is used a second and last time
-_VALIDATION = 2**40  # a step that training does not reach
-_HELD_OUT = 32  # pairs of each kind in a validation ...
-_KEPT = 128  # ... from so many scans
-_SPARSEST = 160  # points of a thinned shape: more than it gets nodes
-_FEWEST = 250  # points of a cropped shape, where the crop leaves so many
-_COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
-
-
-@dataclass(frozen=True, eq=False)
-class OverlapBatch:
-    """B pairs of node sets, and what is true of them."""
-
-    source: Nodes
-    target: Nodes
-    same: Tensor  # (B, J, K) in [0, 1]: how nearly two nodes are the same place
-    source_overlap: Tensor  # (B, J) 1 where the target has a component there
-    target_overlap: Tensor  # (B, K)
-
-    def to(self, device: torch.device) -> OverlapBatch:
-        return OverlapBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
 
 
 class OverlapTask:
@@ -85,9 +46,9 @@ class OverlapTask:
             return OverlapNetwork(self.config.network)
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> OverlapBatch:
-        groups = self.config.optimiser.batch // _GROUP
-        if groups * _GROUP != self.config.optimiser.batch or groups % (2 * processes):
-            raise InvalidConfig(f"a batch must be a multiple of {2 * _GROUP} pairs for each of {processes} processes")
+        groups = self.config.optimiser.batch // GROUP
+        if groups * GROUP != self.config.optimiser.batch or groups % (2 * processes):
+            raise InvalidConfig(f"a batch must be a multiple of {2 * GROUP} pairs for each of {processes} processes")
         step, fresh = generator.initial_seed(), range(rank, groups // 2, processes)
         if not self.config.data.workers:
             return joined([self.maker.group(*key) for key in self._keys(step, fresh)])
@@ -97,14 +58,14 @@ class OverlapTask:
             if key not in self._coming:
                 self._coming[key] = self._pool().submit(_make_group, *key)
         batch = joined([self._coming[key].result() for key in self._keys(step, fresh)])
-        for stale in [key for key in self._coming if key[0] <= step - _AGAIN]:
+        for stale in [key for key in self._coming if key[0] <= step - AGAIN]:
             del self._coming[stale]
         return batch
 
     @staticmethod
     def _keys(step: int, fresh: range) -> list[tuple[int, int]]:
-        """The groups of a step: half are new, half were new `_AGAIN` steps ago, since making one costs a step."""
-        return [(step, index) for index in fresh] + [(step - _AGAIN, index) for index in fresh]
+        """The groups of a step: half are new, half were new `AGAIN` steps ago, since making one costs a step."""
+        return [(step, index) for index in fresh] + [(step - AGAIN, index) for index in fresh]
 
     def loss(self, model: nn.Module, batch: OverlapBatch) -> tuple[Tensor, dict[str, Tensor]]:
         prediction: OverlapPrediction = model(batch.source, batch.target)
@@ -138,7 +99,7 @@ class OverlapTask:
     def _held_out(self) -> Iterator[tuple[str, OverlapBatch]]:
         kinds = ("shape", *KINDS) if self.config.data.shapes < 1 else ("shape",)
         for place, kind in enumerate(kinds):
-            groups = [self.maker.held_out(kind, 100 * place + i) for i in range(_HELD_OUT // _GROUP)]
+            groups = [self.maker.held_out(kind, 100 * place + i) for i in range(HELD_OUT // GROUP)]
             yield kind, joined(groups)
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -167,189 +128,7 @@ def top_match(prediction: OverlapPrediction, batch: OverlapBatch) -> Tensor:
     return (right & known).sum(-1) / known.sum(-1).clamp_min(1)
 
 
-# -- pairs -----------------------------------------------------------------------------------------------------------
-
-
-class BatchMaker:
-    """Groups of pairs from seeds."""
-
-    def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
-        self.config, self.folder = config, Path(folder)
-        self._scenes: dict[str, ScenePool] = {}
-
-    def prepare(self) -> None:
-        """Make what is missing of the scenes: minutes the first time, and then never again."""
-        data = self.config.data
-        for kind in KINDS if data.shapes < 1 else ():
-            self._scenes[kind] = fill_pool(self.folder, kind, data.scenes, data.points, seed=data.seed)
-
-    def group(self, step: int, index: int) -> OverlapBatch:
-        """One of the groups of a step: all of one kind, drawn by the configured shares."""
-        generator = torch.Generator().manual_seed(_mixed(step, index))
-        shares = torch.tensor([self.config.data.shapes, *[(1 - self.config.data.shapes) / len(KINDS)] * len(KINDS)])
-        kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
-        return self._make(kind, generator)
-
-    def held_out(self, kind: str, index: int) -> OverlapBatch:
-        """A group for validation."""
-        return self._make(kind, torch.Generator().manual_seed(_mixed(_VALIDATION, index)), held_out=True)
-
-    def _make(self, kind: str, generator: torch.Generator, *, held_out: bool = False) -> OverlapBatch:
-        if kind == "shape":
-            pairs, components = shape_pairs(_GROUP, generator), None
-        else:
-            pool = self._scenes[kind]
-            start = max(len(pool) - _KEPT, 0)  # the last scans of the pool are for validation
-            low, high = (start, len(pool)) if held_out else (0, max(start, 1))
-            pairs = pool.pairs(torch.randint(low, high, (_GROUP,), generator=generator))
-            components = int(torch.randint(*_COMPONENTS, (), generator=generator))
-        nodes = self.config.network.nodes
-        samples = [_sample(pairs, i, nodes, components, generator) for i in range(_GROUP)]
-        return joined(samples)
-
-
-def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
-    """Pairs of one random protocol: sampling, crop, noise, density and outliers are drawn for all of them."""
-
-    def draw(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    points = int(draw(400, 1024))
-    shapes, _ = sample_shapes(count, 2 * points, generator=generator)
-    steps: list[Step] = [Same(points) if draw(0, 1) < 0.35 else Disjoint(points)]
-    if draw(0, 1) < 0.8:
-        keep = draw(0.45, 1.0)
-        kept = round(keep * points)
-        points = max(min(_FEWEST, kept), int(draw(0.7, 1.0) * kept))
-        steps.append(Crop(keep, points, shared=max(0.0, 2 * keep - 1) + 0.15 * keep))
-    if draw(0, 1) < 0.15:
-        points = max(min(points, _SPARSEST), int(draw(0.6, 0.95) * points))
-        steps.append(Thin(points, (1.0, 6.0)))
-    steps.append(Jitter((0.0, 0.02)))
-    if draw(0, 1) < 0.1:
-        steps.append(Outliers((0.0, 0.2)))
-    return make_pairs(shapes, steps, generator=generator)
-
-
-def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None, generator: torch.Generator) -> OverlapBatch:
-    """The nodes of pair `i`, both clouds at one resolution, as `register` sees them."""
-    x, y = (cloud[i].double().numpy() for cloud in (pairs.source, pairs.target))
-    if components is not None:
-        voxel = max(_voxel(x, components), _voxel(y, components))
-        x, y = _reduced(x, voxel, nodes), _reduced(y, voxel, nodes)
-    a, b = _Components.of(x), _Components.of(y)
-    coarse = max(a.spacing, b.spacing)
-    if coarse > _UNEVEN * min(a.spacing, b.spacing):
-        a, b = (_Components.of(_reduced(cloud.points, coarse, nodes)) for cloud in (a, b))
-    spacing = max(a.spacing, b.spacing)
-    p, q = a.nodes(nodes, spacing), b.nodes(nodes, spacing)
-    rotation = pairs.target_from_source.rotation[i]
-    motion = RigidTransform(rotation, pairs.target_from_source.translation[i].double() / spacing)
-    moved, turned = p.points @ rotation.mT + motion.translation.float(), p.normals @ rotation.mT
-    return OverlapBatch(
-        _half(p),
-        _half(q),
-        same_place(moved, turned, q.points, q.normals).half(),
-        _seen(moved[0], b, spacing),
-        _seen((q.points - motion.translation.float())[0] @ rotation, a, spacing),
-    )
-
-
-def same_place(source: Tensor, source_normals: Tensor, target: Tensor, target_normals: Tensor) -> Tensor:
-    """(*B, J, K) in [0, 1]: how nearly nodes (*B, J, 3) and (*B, K, 3), in one frame, are the same place.
-
-    A Gaussian of half a node spacing, cut off at one and a half, less where the normals differ: not the far side of a
-    thin plate.
-    """
-    distance = torch.cdist(source, target)
-    gap = torch.maximum(_gap(source), _gap(target))[..., None, None]
-    facing = (source_normals @ target_normals.mT).abs()
-    value = torch.exp(-2 * (distance / gap).square() - 2 * (1 - facing))
-    return torch.where(distance < _NEAR * gap, value, torch.zeros_like(value))
-
-
-def _gap(nodes: Tensor) -> Tensor:
-    """The median distance (*B) to the nearest other node."""
-    return torch.cdist(nodes, nodes).topk(2, largest=False).values[..., 1].median(-1).values
-
-
-@dataclass(frozen=True, eq=False)
-class _Components:
-    points: Floats  # (N, 3)
-    normals: Tensor  # (N, 3)
-    neighbours: Tensor  # (N, K)
-    spacing: float
-    tree: cKDTree
-
-    @classmethod
-    def of(cls, points: Floats) -> _Components:
-        tree = cKDTree(points)
-        distances, index = tree.query(points, min(_NEIGHBOURS + 1, len(points)))
-        neighbours = torch.from_numpy(index[:, 1:])
-        normals = estimate_normals(torch.from_numpy(points).float(), neighbours)
-        return cls(points, normals, neighbours, float(np.median(distances[:, 1])), tree)
-
-    def nodes(self, count: int, spacing: float) -> Nodes:
-        points = torch.from_numpy(self.points).float()
-        chosen = farthest_points(points[None], count)[0]
-        return nodes_of(points, self.normals, self.neighbours, spacing, chosen)
-
-
-def _seen(nodes: Tensor, other: _Components, spacing: float) -> Tensor:
-    """(1, J): whether the other cloud has a component near each node (J, 3), in spacings and in its frame."""
-    distance, _ = other.tree.query(nodes.double().numpy() * spacing)
-    return torch.from_numpy(distance < _SEEN * spacing).float()[None]
-
-
-def _voxel(points: Floats, count: int) -> float:
-    """The size that leaves about `count` voxels."""
-    size = float(np.ptp(points, axis=0).max()) / count**0.5
-    for _ in range(4):
-        size *= (len(np.unique(_cells(points, size))) / count) ** 0.5
-    return size
-
-
-def _reduced(points: Floats, voxel: float, least: int) -> Floats:
-    """The mean of every occupied voxel, or the cloud itself if that leaves fewer than `least`."""
-    _, cell, counts = np.unique(_cells(points, voxel), return_inverse=True, return_counts=True)
-    if len(counts) < least:
-        return points
-    return np.stack([np.bincount(cell, axis) for axis in points.T], axis=1) / counts[:, None]
-
-
-def _cells(points: Floats, voxel: float) -> NDArray[np.int64]:
-    place = np.floor((points - points.min(0)) / voxel).astype(np.int64)
-    return (place[:, 0] << 42) + (place[:, 1] << 21) + place[:, 2]
-
-
-# -- batches ---------------------------------------------------------------------------------------------------------
-
-
-def joined(batches: list[OverlapBatch]) -> OverlapBatch:
-    """One batch of all the pairs."""
-
-    def nodes(items: list[Nodes]) -> Nodes:
-        return Nodes(
-            torch.cat([item.points for item in items]),
-            torch.cat([item.normals for item in items]),
-            torch.cat([item.patches for item in items], dim=1),
-        )
-
-    return OverlapBatch(
-        nodes([batch.source for batch in batches]),
-        nodes([batch.target for batch in batches]),
-        *(torch.cat([getattr(b, key) for b in batches]) for key in ("same", "source_overlap", "target_overlap")),
-    )
-
-
-def _half(nodes: Nodes) -> Nodes:
-    return Nodes(nodes.points, nodes.normals, nodes.patches.half())  # cosines and short lengths: half as much to carry
-
-
-def _mixed(step: int, index: int) -> int:
-    seeds = [step + _AGAIN, index]  # not negative
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
+# -- workers ---------------------------------------------------------------------------------------------------------
 
 _worker: BatchMaker | None = None
 
