@@ -99,8 +99,8 @@ class OverlapTraining:
     )
 
     def __post_init__(self) -> None:
-        if not 8 <= self.network.nodes <= 250:
-            raise InvalidConfig(f"a training needs 8 to 250 nodes, got {self.network.nodes}")
+        if not 8 <= self.network.nodes <= 160:  # the smallest clouds that are drawn have no more points
+            raise InvalidConfig(f"a training needs 8 to 160 nodes, got {self.network.nodes}")
         if not 0 <= self.data.shapes <= 1:
             raise InvalidConfig(f"shapes is a share, got {self.data.shapes}")
 

@@ -32,7 +32,7 @@ AGAIN = 40  # steps after which a group of pairs is used a second and last time
 _VALIDATION = 2**40  # a step that training does not reach
 HELD_OUT = 32  # pairs of each kind in a validation ...
 _KEPT = 128  # ... from so many scans
-_SPARSEST = 160  # points of a thinned shape: more than it gets nodes
+_SPARSEST = 160  # points of a thinned shape: it gets no more nodes than that
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
 
@@ -85,7 +85,7 @@ class BatchMaker:
             pairs = pool.pairs(torch.randint(low, high, (GROUP,), generator=generator))
             components = int(torch.randint(*_COMPONENTS, (), generator=generator))
         nodes = self.config.network.nodes
-        samples = [_sample(pairs, i, nodes, components, generator) for i in range(GROUP)]
+        samples = [_sample(pairs, i, nodes, components) for i in range(GROUP)]
         return joined(samples)
 
 
@@ -112,7 +112,7 @@ def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
     return make_pairs(shapes, steps, generator=generator)
 
 
-def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None, generator: torch.Generator) -> OverlapBatch:
+def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> OverlapBatch:
     """The nodes of pair `i`, both clouds at one resolution, as `register` sees them."""
     x, y = (cloud[i].double().numpy() for cloud in (pairs.source, pairs.target))
     if components is not None:
