@@ -141,3 +141,12 @@ def mixtures(*, batches: tuple[tuple[int, ...], ...] = BATCHES) -> st.SearchStra
         components=st.integers(1, 6),
         seed=st.integers(0, 2**20),
     )
+
+
+def cuboid(count: int, seed: int) -> np.ndarray:
+    """Points (count, 3) on a cuboid: four motions leave it as it is."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-1, 1, (count, 3))
+    face = rng.integers(0, 3, count)
+    points[np.arange(count), face] = np.sign(points[np.arange(count), face])
+    return points * [1.0, 0.7, 0.4]

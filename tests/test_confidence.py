@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from problems import cuboid
 
 from deepgmr import metrics
 from deepgmr.confidence import Evidence, Status, confidence, judge
@@ -93,14 +94,6 @@ def test_status_names_what_is_wrong(start: Evidence, change: dict[str, float], s
 
 
 # -- on clouds -------------------------------------------------------------------------------------------------
-
-
-def cuboid(count: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    points = rng.uniform(-1, 1, (count, 3))
-    face = rng.integers(0, 3, count)
-    points[np.arange(count), face] = np.sign(points[np.arange(count), face])
-    return points * [1.0, 0.7, 0.4]
 
 
 def turned(seed: int, points: np.ndarray) -> np.ndarray:

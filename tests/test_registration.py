@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import cuboid
 from scipy.spatial.transform import Rotation
 
 from deepgmr.datasets.shapes import sample_shapes
@@ -147,18 +148,9 @@ def test_the_covariance_says_how_far_off_the_answer_is() -> None:
 # -- what the caller knows -------------------------------------------------------------------------------------
 
 
-def box(count: int, seed: int) -> np.ndarray:
-    """A cuboid: four motions leave it as it is."""
-    rng = np.random.default_rng(seed)
-    points = rng.uniform(-1, 1, (count, 3))
-    face = rng.integers(0, 3, count)
-    points[np.arange(count), face] = np.sign(points[np.arange(count), face])
-    return points * [1.0, 0.7, 0.4]
-
-
 def test_a_symmetric_shape_is_ambiguous_and_the_alternatives_hold_the_truth() -> None:
     truth = rigid(2)
-    answer = register(box(1500, 0), move(truth, box(1500, 1)))
+    answer = register(cuboid(1500, 0), move(truth, cuboid(1500, 1)))
     assert answer.status is Status.AMBIGUOUS and not answer.trusted
     motions = [answer.target_from_source, *(other.target_from_source for other in answer.alternatives)]
     assert min(turn_degrees(motion, truth) for motion in motions) < 4
@@ -168,7 +160,7 @@ def test_a_symmetric_shape_is_ambiguous_and_the_alternatives_hold_the_truth() ->
 def test_a_largest_rotation_settles_the_ambiguity() -> None:
     truth = np.eye(4)
     truth[:3, :3] = Rotation.from_rotvec([0.2, 0.4, -0.3]).as_matrix()
-    source, target = box(1500, 0), move(truth, box(1500, 1))
+    source, target = cuboid(1500, 0), move(truth, cuboid(1500, 1))
     answer = register(source, target, max_rotation_degrees=60)
     assert turn_degrees(answer.target_from_source, truth) < 2
     assert all(turn_degrees(other.target_from_source, np.eye(4)) <= 60 for other in answer.alternatives)

@@ -58,7 +58,7 @@ def fill_pool(
     for index, stem in enumerate(files):
         last = stem.with_name(f"{stem.name}.{_FIELDS[-1]}.npy")
         if not last.exists():
-            pairs = scene_pairs(_CHUNK, points, kind=kind, generator=_generator(seed, kind, index))
+            pairs = scene_pairs(_CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
             motion = pairs.target_from_source
             values = (pairs.source, pairs.target, motion.rotation, motion.translation, pairs.overlap)
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,7 @@ def fill_pool(
     return ScenePool(kind, tuple(chunks))
 
 
-def _generator(seed: int, kind: str, index: int) -> torch.Generator:
-    mixed = np.random.SeedSequence([seed, index, *kind.encode()]).generate_state(1, np.uint64)[0]
+def mixed_generator(*numbers: int) -> torch.Generator:
+    """A generator whose stream follows from all of the numbers, none negative."""
+    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> 1))

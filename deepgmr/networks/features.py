@@ -118,7 +118,7 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 
 
 def _farthest(points: np.ndarray, count: int) -> np.ndarray:
-    """The same in NumPy, whose many small steps start four times faster than torch's on a CPU."""
+    """The same in NumPy, whose many small steps start about three times faster than torch's on a CPU."""
     rows = np.arange(len(points))
     chosen = np.empty((len(points), count), dtype=np.int64)
     chosen[:, 0] = np.square(points - points.mean(1, keepdims=True)).sum(-1).argmax(1)

@@ -110,7 +110,7 @@ class PatchEncoder(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         members = self.members(patches)
-        largest = members.max(-2).values  # `amax` and `mean` spend four times longer on their gradients
+        largest = members.max(-2).values  # the gradients of `amax` and `mean` are slow
         share = members.new_full((1, 1, 1, members.shape[-2]), 1 / members.shape[-2])
         return self.pooled(torch.cat([largest, (share @ members).squeeze(-2)], dim=-1))
 
@@ -164,7 +164,7 @@ class Attention(nn.Module):
         """`bias` (B, heads, J, K) is added to the logits."""
         query = self._split(self.query(self.norm(x)) * (x.shape[-1] // self.heads) ** -0.5)
         key, value = (self._split(part) for part in self.keys(self.norm_there(y)).chunk(2, dim=-1))
-        # Written out: for sets this small it trains twice as fast as the fused kernel with a learned bias.
+        # Written out: for sets this small the fused kernel with a learned bias is slow to train.
         logits = query.bmm(key.mT) if bias is None else torch.baddbmm(bias.flatten(0, 1), query, key.mT)
         seen = logits.softmax(-1).to(value.dtype).bmm(value)  # (B * heads, J, C / heads)
         x = x + self.out(seen.unflatten(0, (len(x), self.heads)).transpose(1, 2).flatten(2))

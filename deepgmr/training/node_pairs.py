@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepgmr.datasets.batch import PairBatch
 from deepgmr.datasets.pairs import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
-from deepgmr.datasets.pool import ScenePool, fill_pool
+from deepgmr.datasets.pool import ScenePool, fill_pool, mixed_generator
 from deepgmr.datasets.scenes import KINDS
 from deepgmr.datasets.shapes import sample_shapes
 from deepgmr.networks.features import farthest_points
@@ -66,14 +66,14 @@ class BatchMaker:
 
     def group(self, step: int, index: int) -> OverlapBatch:
         """One of the groups of a step: all of one kind, drawn by the configured shares."""
-        generator = torch.Generator().manual_seed(_mixed(step, index))
+        generator = _generator(step, index)
         shares = torch.tensor([self.config.data.shapes, *[(1 - self.config.data.shapes) / len(KINDS)] * len(KINDS)])
         kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
         return self._make(kind, generator)
 
     def held_out(self, kind: str, index: int) -> OverlapBatch:
         """A group for validation."""
-        return self._make(kind, torch.Generator().manual_seed(_mixed(_VALIDATION, index)), held_out=True)
+        return self._make(kind, _generator(_VALIDATION, index), held_out=True)
 
     def _make(self, kind: str, generator: torch.Generator, *, held_out: bool = False) -> OverlapBatch:
         if kind == "shape":
@@ -227,6 +227,5 @@ def _half(nodes: Nodes) -> Nodes:
     return Nodes(nodes.points, nodes.normals, nodes.patches.half())  # cosines and short lengths: half as much to carry
 
 
-def _mixed(step: int, index: int) -> int:
-    seeds = [step + AGAIN, index]  # not negative
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _generator(step: int, index: int) -> torch.Generator:
+    return mixed_generator(step + AGAIN, index)  # the groups that return in the first steps have negative ones

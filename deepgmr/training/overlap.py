@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepgmr import checkpoint
 from deepgmr.datasets.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
 from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
+from deepgmr.training.tasks import first_network
 
 
 class OverlapTask:
@@ -36,14 +36,7 @@ class OverlapTask:
         self._coming: dict[tuple[int, int], Future[OverlapBatch]] = {}
 
     def build(self, generator: torch.Generator) -> nn.Module:
-        if self.config.start:
-            model = checkpoint.load(self.config.start)
-            if not isinstance(model, OverlapNetwork) or model.config != self.config.network:
-                raise InvalidConfig(f"`{self.config.start}` is another network than the configuration's")
-            return model.train()
-        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global state: lend it ours
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return OverlapNetwork(self.config.network)
+        return first_network(OverlapNetwork, self.config.network, start=self.config.start, generator=generator)
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> OverlapBatch:
         groups = self.config.optimiser.batch // GROUP

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from deepgmr.training.config import TrainingConfig
 from deepgmr.transform import RigidTransform
 
 Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def distance_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
@@ -92,6 +93,18 @@ class Task(Protocol):
         """One pair to look at, (N, 3) each: source, target, registered source; or none."""
 
 
+def first_network(kind: type[Network], config: Any, *, start: str, generator: torch.Generator) -> Network:
+    """The network at step zero: that of `start`, if any, which must have this configuration, or a fresh one."""
+    if start:
+        model = checkpoint.load(start)
+        if not isinstance(model, kind) or model.config != config:
+            raise InvalidConfig(f"`{start}` is another network than the configuration's; leave one of them out")
+        return model.train()
+    with torch.random.fork_rng(devices=[]):  # initialisation draws from the global state: lend it ours
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return kind(config)
+
+
 class PairTask:
     """DeepGMR on pairs cut from ModelNet40."""
 
@@ -109,22 +122,12 @@ class PairTask:
         return cls(config, torch.from_numpy(train.points), torch.from_numpy(test.points)[chosen])
 
     def build(self, generator: torch.Generator) -> nn.Module:
+        model = first_network(DeepGMR, self.config.network, start=self.config.start, generator=generator)
         if self.config.start:
-            return self._start()
-        with torch.random.fork_rng(devices=[]):  # initialisation draws from the global state: lend it ours
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            model = DeepGMR(self.config.network)
+            return model
         sample = torch.randint(len(self.clouds), (64,), generator=generator)
         model.calibrate(make_pairs(self.clouds[sample], self.config.data.protocol, generator=generator).source)
         return model
-
-    def _start(self) -> nn.Module:
-        model = checkpoint.load(self.config.start)
-        if not isinstance(model, DeepGMR) or model.config != self.config.network:
-            raise InvalidConfig(
-                f"`{self.config.start}` is another network than the configuration's; leave one of them out"
-            )
-        return model.train()
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
         rows = torch.randint(len(self.clouds), (self.config.optimiser.batch,), generator=generator)
