@@ -132,7 +132,8 @@ def register(
             _put(_as_json(result, source, target, clouds, found - read) + "\n")
         else:
             for note in result.notes:
-                _say(f"note: {note}")
+                if note != result.sentence:
+                    _say(f"note: {note}")
             _put(files.matrix_text(result.target_from_source) + _verdict(result) + "\n")
         raise typer.Exit(REGISTERED if result.status.value == "ok" else NOT_TRUSTED)
 
@@ -328,7 +329,7 @@ def _described(cloud: CloudFile) -> str:
 def _verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
-    return f"# {result.status.value}: {numbers}. {_line(result.status.sentence)}"
+    return f"# {result.status.value}: {numbers}. {_line(result.sentence)}"
 
 
 def _deviations(result: Registration) -> str:
@@ -341,7 +342,7 @@ def _as_json(result: Registration, source: Path, target: Path, clouds: list[Clou
     content = {
         "registered": result.status.value == "ok",
         "status": result.status.value,
-        "sentence": result.status.sentence,
+        "sentence": result.sentence,
         "confidence": result.confidence,
         "overlap": result.overlap,
         "score": result.score,

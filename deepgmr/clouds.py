@@ -6,6 +6,7 @@ before anything is cast, and the answer is carried back in float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,21 @@ from deepgmr.transform import RigidTransform
 SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
+_FAR, _MOST = 10.0, 0.9  # times the radius that holds this share of a cloud: far outside
 _UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
+_SIZE_NOTE = 3.0  # a difference in size worth a word where the answer is in doubt
+UNLIKE_SIZES = 6.0  # one that two views of a thing do not show: worth a word in any case, and no long search
+_ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
+_UNITS = {  # the unit with the larger numbers first
+    "feet against metres": 3.281,
+    "millimetres against centimetres": 10.0,
+    "inches against feet": 12.0,
+    "millimetres against inches": 25.4,
+    "inches against metres": 39.37,
+    "centimetres against metres": 100.0,
+    "millimetres against feet": 304.8,
+    "millimetres against metres": 1000.0,
+}
 
 
 def as_points(
@@ -105,22 +120,51 @@ class Frame:
         return RigidTransform.from_matrix(torch.from_numpy(inside))
 
 
+def without_far(points: np.ndarray) -> tuple[np.ndarray, int]:
+    """The points (N, 3) without those far outside, and how many these are: they would set the scale of everything.
+
+    Far outside is beyond ten times the radius, about the median point, that holds nine tenths of the points. What a
+    scanner sees at the end of a street is nearer than that; a reflection of the sun is not.
+    """
+    distance = _from_the_middle(points)
+    far = distance > _FAR * np.quantile(distance, _MOST) if len(points) else np.zeros(0, dtype=bool)
+    count = int(far.sum())
+    kept = points[~far] if count else points
+    return (kept, count) if (kept != kept[:1]).any() else (points, 0)
+
+
 def size_ratio(source: np.ndarray, target: np.ndarray) -> float:
     """How many times larger the source is than the target, by the median distance from the median point."""
     return _median_radius(source) / _median_radius(target)
 
 
-def check_units(source: np.ndarray, target: np.ndarray) -> None:
-    """Raise `InvalidCloud` if the sizes of the clouds differ so much that their units must differ."""
-    ratio = size_ratio(source, target)
+def check_units(ratio: float) -> None:
+    """Raise `InvalidCloud` if the clouds differ so much in size, by `size_ratio`, that their units must differ."""
     if max(ratio, 1 / ratio) > _UNIT_RATIO:
         larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
-        factor = max(ratio, 1 / ratio)
-        hint = " - millimetres against metres?" if 300 < factor < 3000 else ""
         raise InvalidCloud(
-            f"the {larger} is {factor:.0f} times larger than the {smaller}; a rigid motion cannot change size. "
-            f"Bring both clouds to one unit{hint}"
+            f"the {larger} is {max(ratio, 1 / ratio):.0f} times larger than the {smaller}; a rigid motion cannot "
+            f"change size. Bring both clouds to one unit{_likely_units(max(ratio, 1 / ratio))}"
         )
+
+
+def size_note(ratio: float, *, doubtful: bool) -> str | None:
+    """A sentence for clouds that differ in size, by `size_ratio`, more than two views of one thing do; else None."""
+    factor = max(ratio, 1 / ratio)
+    if factor < (_SIZE_NOTE if doubtful else UNLIKE_SIZES):
+        return None
+    larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
+    return (
+        f"the {larger} is about {factor:.3g} times the size of the {smaller}, and a rigid motion cannot change size; "
+        f"if both show the same thing, bring them to one unit{_likely_units(factor)}"
+    )
+
+
+def _likely_units(factor: float) -> str:
+    """Which units differ by about a factor, nearest first: sizes of clouds that share a part say no more than about."""
+    distance = {names: abs(math.log(factor / value)) for names, value in _UNITS.items()}
+    near = sorted((name for name in distance if distance[name] < math.log(_ABOUT)), key=distance.__getitem__)
+    return f" ({' or '.join(near)}?)" if near else ""
 
 
 def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -131,8 +175,12 @@ def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _median_radius(points: np.ndarray) -> float:
-    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    distance = _from_the_middle(points)
     return float(np.median(distance)) or float(distance.max())
+
+
+def _from_the_middle(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points - np.median(points, axis=0), axis=1)
 
 
 def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:

@@ -10,11 +10,13 @@ import small_gicp
 import torch
 from scipy.spatial import cKDTree
 
+from deepgmr.clouds import UNLIKE_SIZES
 from deepgmr.procrustes import weighted_procrustes
 from deepgmr.search import Prior
 from deepgmr.surface import Surface, reduce_to, spacing_of
 from deepgmr.transform import RigidTransform
 
+Side = tuple[Any, Any]  # small_gicp's PointCloud with covariances, and its KdTree
 FULL_RESOLUTION = 6_000  # points of each cloud that the last polish looks at
 _NEIGHBOURS = 12
 _COARSE, _FINE = 3e-3, 1e-5  # steps (rad, frame units) below which a fit stands still
@@ -32,13 +34,22 @@ def refine_together(motions: RigidTransform, source: Surface, target: Surface, p
     spacing = max(source.spacing, target.spacing)
     tiny = min(len(source), len(target)) <= _TINY
     x, y = source.points.double().numpy(), target.points.double().numpy()
+    dwarfed = _dwarfs(x, y)
     refined = []
     for matrix in motions.matrix.double().numpy():
         if tiny:
             refined.append(_pull(x, y, target.tree, matrix, 2 * spacing))
             continue
         for reach in (max(4 * spacing, 0.1), max(2 * spacing, 0.03)):
-            matrix = _align(source.cloud, target.cloud, target.cloud_tree, matrix, reach, iterations=8, settled=_COARSE)
+            matrix = _align(
+                (source.cloud, source.cloud_tree),
+                (target.cloud, target.cloud_tree),
+                matrix,
+                reach,
+                iterations=8,
+                settled=_COARSE,
+                onto_source=dwarfed,
+            )
         refined.append(matrix)
     return prior.apply(RigidTransform.from_matrix(torch.from_numpy(np.stack(refined))))
 
@@ -62,8 +73,7 @@ def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, r
     are exact where surfaces can only slide.
     """
     source, target = reduce_to(source, FULL_RESOLUTION), reduce_to(target, FULL_RESOLUTION)
-    source_cloud, _ = _prepare(source)
-    target_cloud, target_tree = _prepare(target)
+    source_side, target_side = _prepare(source), _prepare(target)
     tree = cKDTree(target)
     spacing = spacing_of(target, tree)
     matrix = initial.matrix.double().numpy()
@@ -72,27 +82,53 @@ def polish(source: np.ndarray, target: np.ndarray, initial: RigidTransform, *, r
     if iterations:
         for radius in (reach, narrow) if min(len(source), len(target)) > _TINY else ():
             matrix = _align(
-                source_cloud, target_cloud, target_tree, matrix, radius, iterations=iterations, settled=_FINE
+                source_side,
+                target_side,
+                matrix,
+                radius,
+                iterations=iterations,
+                settled=_FINE,
+                onto_source=_dwarfs(source, target),
             )
         matrix, same = _point_to_point(source, target, tree, matrix, spacing)
-    return _observe(source, target, target_cloud, tree, matrix, radius=narrow, same=same)
+    return _observe(source, target, target_side[0], tree, matrix, radius=narrow, same=same)
 
 
-def _prepare(points: np.ndarray) -> tuple[Any, Any]:
+def _prepare(points: np.ndarray) -> Side:
     cloud = small_gicp.PointCloud(points)
     tree = small_gicp.KdTree(cloud)
     small_gicp.estimate_normals_covariances(cloud, tree, min(_NEIGHBOURS, len(points)))
     return cloud, tree
 
 
+def _dwarfs(source: np.ndarray, target: np.ndarray) -> bool:
+    """Whether the source is so much larger that most of it lies far from all of the target."""
+    return bool(np.ptp(source, axis=0).max() > UNLIKE_SIZES * np.ptp(target, axis=0).max())
+
+
 def _align(
-    source: Any, target: Any, tree: Any, start: np.ndarray, reach: float, *, iterations: int, settled: float
+    source: Side,
+    target: Side,
+    start: np.ndarray,
+    reach: float,
+    *,
+    iterations: int,
+    settled: float,
+    onto_source: bool,
 ) -> np.ndarray:
+    """Generalised ICP of the source onto the target, or, `onto_source`, the other way round.
+
+    The tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to be the one that moves.
+    """
+    if onto_source:
+        start = np.linalg.inv(start)
+        options = {"iterations": iterations, "settled": settled, "onto_source": False}
+        return np.linalg.inv(_align(target, source, start, reach, **options))  # type: ignore[arg-type]
     # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
     result = small_gicp.align(
-        target,
-        source,
-        tree,
+        target[0],
+        source[0],
+        target[1],
         start,
         registration_type="GICP",
         max_correspondence_distance=reach,

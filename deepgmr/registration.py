@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from deepgmr import search
 from deepgmr.checkpoint import load
-from deepgmr.clouds import Frame, as_points, check_units, size_ratio
+from deepgmr.clouds import UNLIKE_SIZES, Frame, as_points, check_units, size_note, size_ratio, without_far
 from deepgmr.confidence import Evidence, Status, confidence, judge
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig, InvalidTransform
 from deepgmr.files import read_cloud, read_transform
@@ -24,6 +24,7 @@ from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.refine import Polish, covariance_of, polish, refine_together
 from deepgmr.search import Prior
 from deepgmr.surface import Surface, surfaces
+from deepgmr.threads import one_thread
 from deepgmr.transform import RigidTransform, hat
 
 Progress = Callable[[str, float], None]
@@ -37,7 +38,6 @@ _POSES = 12  # different answers that share out the probability
 _LIKE, _UNLIKE, _ELSEWHERE = 0.01, 0.05, 0.15
 _SLACK = 0.4  # how much a right match of two nodes may change a length, in distances between nodes
 _MIXTURE = 24  # components of the mixtures whose overlap scores the rotation grid
-_SIZE_NOTE = 10.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Registration:
     covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation), left perturbation in the target frame
     overlap: float  # estimated share of source points that have a counterpart in the target
     status: Status
+    sentence: str  # the status in words, and what helps
     score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
     evidence: Evidence
     alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
@@ -90,6 +91,7 @@ class Registration:
         return self.status is Status.OK
 
 
+@one_thread()
 def register(
     source: Any,
     target: Any,
@@ -116,7 +118,9 @@ def register(
     """
     report = progress or (lambda stage, done: None)
     source, target = _points(source, "source", drop_invalid, seed), _points(target, "target", drop_invalid, seed)
-    check_units(source, target)
+    (source, source_far), (target, target_far) = without_far(source), without_far(target)
+    ratio = size_ratio(source, target)
+    check_units(ratio)
     frame = Frame.of(source, target)
     prior = _prior(initial, max_rotation_degrees, frame)
     x, y = frame.source(source, dtype=torch.float64).numpy(), frame.target(target, dtype=torch.float64).numpy()
@@ -125,7 +129,8 @@ def register(
     p, q = surfaces(x, y)  # each cloud as a mixture of disks
     report("searching", 0.2)
     candidates = RigidTransform.identity((0,), dtype=torch.float64)
-    for effort in EFFORTS:  # a harder look only where the first one leaves doubt
+    alike = max(ratio, 1 / ratio) < UNLIKE_SIZES  # no look finds the motion between millimetres and inches
+    for effort in EFFORTS if alike else EFFORTS[:1]:  # a harder look only where the first one leaves doubt
         if effort.detail and max(len(x), len(y)) < _FINER * max(len(p), len(q)):
             continue  # there is no finer detail to look at
         hypotheses = _propose((x, y), (p, q), prior, effort)  # matches and rotation grid -> motions in closed form
@@ -143,6 +148,7 @@ def register(
     evidence = replace(evidence, observability=answer.observability)
     rivals = order[1 : _RIVALS + 1]
     status, probability = judge(evidence)
+    units = size_note(ratio, doubtful=status is not Status.OK)
     alternatives = zip(frame.undo(candidates[rivals]), ranking.scores[rivals].tolist(), strict=True)
     return Registration(
         target_from_source=frame.undo(answer.target_from_source),
@@ -150,10 +156,11 @@ def register(
         covariance=_covariance(answer, frame),
         overlap=evidence.source_overlap,
         status=status,
+        sentence=status.sentence if units is None or status is Status.OK else units,
         score=evidence.score,
         evidence=evidence,
         alternatives=tuple(Alternative(matrix, score) for matrix, score in alternatives),
-        notes=_notes(source, target),
+        notes=(*([units] if units else []), *_left_out(source=source_far, target=target_far)),
     )
 
 
@@ -282,8 +289,7 @@ def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Pr
     return Prior(frame.enter(matrix), math.radians(degrees))
 
 
-def _notes(source: np.ndarray, target: np.ndarray) -> tuple[str, ...]:
-    ratio = size_ratio(source, target)
-    if 1 / _SIZE_NOTE < ratio < _SIZE_NOTE:
-        return ()
-    return (f"the source is {ratio:.3g} times the size of the target; if that surprises you, check the units",)
+def _left_out(**far: int) -> Iterator[str]:
+    for role, count in far.items():
+        if count:
+            yield f"{count:,} points of the {role} lie far outside the rest and were left out"

@@ -21,6 +21,7 @@ from deepgmr.networks.patches import towards_hollow
 
 COMPONENTS = (1024, 1500)  # clouds up to the first are used as they are; no cloud gets more than the second
 _SHARE = 0.03  # in between, of the points beyond the first
+_FEWEST = 32  # components of a reduced cloud
 _NEIGHBOURS = 64  # of each component; the widest patch a descriptor looks at
 _FOR_NORMALS = 16
 _UNEVEN = 1.5  # ratio of spacings from which the denser cloud is thinned to the sparser
@@ -80,9 +81,16 @@ def surfaces(source: np.ndarray, target: np.ndarray, *, components: int | None =
 
 
 def reduce(points: np.ndarray, voxel: float) -> np.ndarray:
-    """The mean of the points in every occupied voxel; deterministic. At least three points are kept."""
-    kept = small_gicp.voxelgrid_sampling(points, voxel).points()[:, :3]
-    return np.array(kept) if len(kept) >= min(32, len(points)) else points
+    """The mean of the points in every occupied voxel; deterministic.
+
+    A cloud that all but vanishes in such voxels, because its partner is so much larger, gets voxels of its own.
+    """
+    for size in (voxel, _voxel(points, COMPONENTS[1])):
+        if size:
+            kept = small_gicp.voxelgrid_sampling(points, size).points()[:, :3]
+            if len(kept) >= min(_FEWEST, len(points)):
+                return np.array(kept)
+    return points
 
 
 def reduce_to(points: np.ndarray, count: int) -> np.ndarray:

@@ -203,7 +203,7 @@ def with_best(table: Any, families: dict[str, list[str]]) -> Any:
     variants = {name for names in families.values() for name in names}
     ours = tuple(outcome for outcome in table.outcomes if outcome.method not in variants)
     peers = [best_of(table, names, label) for label, names in families.items()]
-    provenance = {**table.provenance, "notes": [line for _, line in peers]}
+    provenance = {**table.provenance, "notes": [*table.provenance.get("notes", []), *(line for _, line in peers)]}
     return replace(table, outcomes=(*ours, *(outcome for outcome, _ in peers)), provenance=provenance)
 
 

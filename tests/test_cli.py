@@ -56,7 +56,8 @@ class StandIn:
             overlap=0.5,
             score=0.75,
             covariance=self.covariance,
-            status=SimpleNamespace(value=self.status, sentence=f"It is {self.status};\ndo something."),
+            status=SimpleNamespace(value=self.status),
+            sentence=f"It is {self.status};\ndo something.",
             alternatives=(SimpleNamespace(target_from_source=np.eye(4), score=0.125),),
             notes=self.notes,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import problems
@@ -12,7 +13,7 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgmr.clouds import SURFACE_SAMPLES, Frame, as_points, check_units, size_ratio
+from deepgmr.clouds import SURFACE_SAMPLES, Frame, as_points, check_units, size_note, size_ratio, without_far
 from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput, InvalidTransform
 from deepgmr.transform import RigidTransform
 
@@ -237,20 +238,67 @@ def test_size_ratio_is_robust_and_does_not_care_where() -> None:
 
 @pytest.mark.parametrize("factor", [0.02, 1.0, 50.0])
 def test_units_that_may_agree(factor: float) -> None:
-    check_units(GOOD * factor, GOOD)
+    check_units(size_ratio(GOOD * factor, GOOD))
 
 
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ((1000.0, 1.0), "the source is 1000 times larger than the target.*one unit - millimetres against metres"),
-        ((1.0, 1000.0), "the target is 1000 times larger than the source.*one unit - millimetres against metres"),
+        ((1000.0, 1.0), "the source is 1000 times larger than the target.*one unit .millimetres against metres"),
+        ((1.0, 1000.0), "the target is 1000 times larger than the source.*one unit .millimetres against metres"),
         ((1e6, 1.0), "the source is 1000000 times larger.*one unit$"),
     ],
 )
 def test_units_that_cannot(factors: tuple[float, float], words: str) -> None:
     with pytest.raises(InvalidCloud, match=words):
-        check_units(GOOD * factors[0], GOOD * factors[1] + 3)
+        check_units(size_ratio(GOOD * factors[0], GOOD * factors[1] + 3))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (10.0, "millimetres against centimetres or inches against feet"),
+        (25.4, "millimetres against inches"),
+        (39.37, "inches against metres"),
+        (52.0, "one unit$"),
+        (100.0, "centimetres against metres"),
+    ],
+)
+def test_the_likely_units_are_named(factor: float, words: str) -> None:
+    for ratio, larger in ((factor, "source"), (1 / factor, "target")):
+        note = size_note(ratio, doubtful=False)
+        assert note is not None and note.startswith(f"the {larger} is about {factor:.3g} times")
+        assert re.search(words, note)
+
+
+def test_sizes_of_two_views_are_not_worth_a_word() -> None:
+    assert size_note(2.5, doubtful=True) is None and size_note(0.2, doubtful=False) is None
+    assert size_note(0.2, doubtful=True) is not None
+
+
+# -- far outside ---------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1000), far=st.integers(1, 40), times=st.floats(40, 1e9))
+def test_points_far_outside_are_told_from_the_rest(seed: int, far: int, times: float) -> None:
+    rng = np.random.default_rng(seed)
+    cloud = rng.uniform(-1, 1, size=(500, 3))
+    outside = times * rng.normal(size=(far, 3))
+    outside = outside[np.linalg.norm(outside, axis=1) > times / 2]
+    kept, count = without_far(np.concatenate([cloud, outside]))
+    assert count == len(outside)
+    np.testing.assert_array_equal(kept, cloud)
+
+
+def test_a_thin_end_of_a_cloud_is_not_far() -> None:
+    """A LiDAR scan: most points within ten metres of the sensor, the last at two hundred."""
+    rng = np.random.default_rng(0)
+    reach = 2.0 * 100 ** rng.uniform(size=20_000)  # equally many between 2 and 20 m as between 20 and 200 m
+    direction = rng.normal(size=(20_000, 3))
+    cloud = reach[:, None] * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    assert without_far(cloud)[1] == 0
+    mostly_one_place = np.concatenate([np.zeros((5000, 3)), GOOD])
+    assert without_far(mostly_one_place)[1] == 0
 
 
 def test_names_of_errors_make_one_tree() -> None:

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ROOT / "deepgmr"
 
-PURE = ("errors", "transform", "clouds", "mixture", "divergence", "procrustes", "solver", "networks")
+PURE = ("errors", "threads", "transform", "clouds", "mixture", "divergence", "procrustes", "solver", "networks")
 PURE += ("surface", "search", "refine", "metrics", "confidence")
 ASSEMBLY = ("files", "checkpoint", "registration")
 RIM = ("datasets", "training", "evaluation", "report", "cli")

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from deepgmr.datasets.shapes import sample_shapes
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile, InvalidTransform
 from deepgmr.registration import Registration, Status, register, register_batch
+from deepgmr.surface import COMPONENTS, surfaces
 
 Matrix = np.ndarray
 
@@ -322,10 +323,39 @@ def test_millimetres_against_metres_are_named(pair) -> None:
         register(1000 * pair[0], pair[1])
 
 
-def test_an_odd_size_is_noted_but_answered(pair) -> None:
-    answer = register(30 * pair[0], pair[1])
-    assert any("units" in note for note in answer.notes)
-    assert not answer.trusted
+@pytest.mark.parametrize(("factor", "units"), [(10.0, "millimetres against centimetres"), (25.4, "against inches")])
+def test_units_that_differ_are_the_advice(pair, factor: float, units: str) -> None:
+    for answer, larger in (
+        (register(factor * pair[0], pair[1]), "source"),
+        (register(pair[0], factor * pair[1]), "target"),
+    ):
+        assert not answer.trusted
+        assert answer.sentence in answer.notes and answer.sentence.startswith(f"the {larger} is about")
+        assert units in answer.sentence
+
+
+def test_a_cloud_that_vanishes_in_the_voxels_of_its_partner_is_reduced_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(size=(20_000, 3)), 40 * rng.normal(size=(20_000, 3))
+    for pair in (surfaces(small, large), surfaces(large, small)):
+        assert all(32 <= len(surface) <= 1.2 * COMPONENTS[1] for surface in pair)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, 1e9), (20, 1000.0), (20, 10.0)])
+def test_points_far_outside_change_nothing(pair, count: int, sizes: float) -> None:
+    source, target, _, answer = pair
+    rng = np.random.default_rng(count)
+    direction = rng.normal(size=(count, 3))
+    stray = sizes * 2 * direction / np.linalg.norm(direction, axis=1, keepdims=True)  # the shape has radius one
+    for clouds, roles in (
+        ((np.concatenate([source, stray]), target), ["source"]),
+        ((source, np.concatenate([stray, target])), ["target"]),
+    ):
+        spoilt = register(*clouds)
+        assert spoilt.target_from_source.tobytes() == answer.target_from_source.tobytes()
+        assert spoilt.confidence == answer.confidence
+        (note,) = spoilt.notes
+        assert note.startswith(f"{count} points of the {roles[0]}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path, pair) -> None:

@@ -24,6 +24,8 @@ from deepgmr.transform import RigidTransform
 
 Progress = Callable[[str, float], None]
 
+_BUSY = 0.1  # share of the time spent waiting for a processor from which times mean little
+
 
 def evaluate(
     suite_paths: Iterable[str | Path | PairSuite],
@@ -58,7 +60,13 @@ def evaluate(
     tables = []
     for suite in suites:
         provenance = _provenance(seed=seed, limit=limit, max_rotation_degrees=max_rotation_degrees)
+        start, waited = time.perf_counter(), _waited()
         outcomes = tuple(_run(suite, label, method, advance) for label, method in callables.items())
+        share = (_waited() - waited) / (time.perf_counter() - start)
+        if share > _BUSY:
+            provenance["notes"] = [
+                f"the machine was busy: {share:.0%} of the time went by waiting for a processor; do not quote these times"
+            ]
         tables.append(
             Table(
                 suite=suite.name,
@@ -72,6 +80,14 @@ def evaluate(
             )
         )
     return tables
+
+
+def _waited() -> float:
+    """Seconds this thread was ready to run and was not let: always zero where the system (not Linux) does not say."""
+    try:
+        return 1e-9 * int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class _Advance:
