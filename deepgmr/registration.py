@@ -16,7 +16,7 @@ from deepgmr import search
 from deepgmr.checkpoint import load
 from deepgmr.clouds import Frame, as_points, check_units, size_ratio
 from deepgmr.confidence import Evidence, Status, confidence, judge
-from deepgmr.errors import InvalidCheckpoint, InvalidConfig, InvalidTransform
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.files import read_cloud, read_transform
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.features import farthest_points
@@ -24,7 +24,7 @@ from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.refine import Polish, covariance_of, polish, refine_together
 from deepgmr.search import Prior
 from deepgmr.surface import Surface, surfaces
-from deepgmr.transform import RigidTransform, hat
+from deepgmr.transform import RigidTransform, hat, rigid_matrix
 
 Progress = Callable[[str, float], None]
 
@@ -104,7 +104,7 @@ def register(
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
     source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, or paths
-    initial               (4, 4) array or path: a motion to consider beside those that are found
+    initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
     seed                  of the points drawn on meshes; clouds need no chance
     refine                False leaves out the polish at full resolution
@@ -276,9 +276,7 @@ def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Pr
         return Prior(None, math.radians(degrees))
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
-    matrix = np.asarray(initial, dtype=np.float64)
-    if matrix.shape != (4, 4):
-        raise InvalidTransform(f"initial must be a 4x4 rigid matrix, got shape {matrix.shape}")
+    matrix = rigid_matrix(initial, "initial")
     return Prior(frame.enter(matrix), math.radians(degrees))
 
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from deepgmr.datasets.shapes import sample_shapes
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile, InvalidTransform
 from deepgmr.registration import Registration, Status, register, register_batch
+from deepgmr.transform import RigidTransform
 
 Matrix = np.ndarray
 
@@ -175,6 +176,20 @@ def test_a_true_initial_motion_is_kept_and_a_false_one_does_no_harm(pair) -> Non
         assert turn_degrees(register(source, target, initial=initial).target_from_source, truth) < 2
 
 
+def test_an_initial_motion_is_taken_in_every_form_and_refused_alike(pair, tmp_path: Path) -> None:
+    source, target, truth, _ = pair
+    np.savetxt(tmp_path / "T.txt", truth)
+    np.savetxt(tmp_path / "grid.txt", np.diag([0.9996, 0.9996, 0.9996, 1.0]))
+    tensor = torch.from_numpy(truth)
+    forms = (truth, truth.tolist(), tensor, RigidTransform.from_matrix(tensor), tmp_path / "T.txt")
+    answers = [register(source, target, initial=form, max_rotation_degrees=20) for form in forms]
+    assert {answer.target_from_source.tobytes() for answer in answers} == {answers[0].target_from_source.tobytes()}
+    assert turn_degrees(answers[0].target_from_source, truth) < 2
+    for form in (tmp_path / "grid.txt", np.loadtxt(tmp_path / "grid.txt")):
+        with pytest.raises(InvalidTransform, match=r"not a rotation .*scale 0\.9996"):
+            register(source, target, initial=form)
+
+
 def test_without_refinement_the_answer_is_coarser_but_right(pair) -> None:
     source, target, truth, _ = pair
     assert turn_degrees(register(source, target, refine=False).target_from_source, truth) < 5
@@ -279,8 +294,13 @@ def test_progress_is_reported_in_order(pair) -> None:
         ({"max_rotation_degrees": 200}, InvalidConfig, "200"),
         ({"max_rotation_degrees": float("nan")}, InvalidConfig, "nan"),
         ({"initial": np.eye(3)}, InvalidTransform, r"\(3, 3\)"),
-        ({"initial": 2 * np.eye(4)}, InvalidTransform, "rotation"),
+        ({"initial": np.diag([2.0, 2.0, 2.0, 1.0])}, InvalidTransform, "rotation"),
         ({"initial": np.diag([1.0, 1.0, -1.0, 1.0])}, InvalidTransform, "reflection"),
+        ({"initial": np.diag([0.9996, 0.9996, 0.9996, 1.0])}, InvalidTransform, r"initial: .*scale 0\.9996"),
+        ({"initial": np.eye(4) + np.eye(4)[[3, 0, 1, 2]].T}, InvalidTransform, "initial: the last row"),
+        ({"initial": np.where(np.eye(4) > 0, np.nan, 0)}, InvalidTransform, "initial: 4 entries are NaN"),
+        ({"initial": [["a"] * 4] * 4}, InvalidTransform, "initial: .*4x4 matrix of numbers, got list"),
+        ({"initial": RigidTransform.identity((2,))}, InvalidTransform, r"initial: .*\(2, 4, 4\)"),
     ],
 )
 def test_bad_options_are_named(pair, options, error, words) -> None:
