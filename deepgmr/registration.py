@@ -132,7 +132,7 @@ def register(
         candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
         ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target, and by gaps
         order = search.distinct(candidates, ranking.plausibility, _POSES, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
-        evidence = _evidence(candidates, ranking, order, p)
+        evidence = _evidence(candidates, ranking, order, p, q)
         if min(len(p), len(q)) > _FEW and _clear(evidence):
             break
     best = candidates[int(order[0])]
@@ -218,7 +218,9 @@ def _coarse(surface: Surface) -> GaussianMixture:
     return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
 
 
-def _evidence(candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface) -> Evidence:
+def _evidence(
+    candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface, target: Surface
+) -> Evidence:
     """What speaks for the winner, `order[0]`, against the other poses in `order`, before the polish.
 
     The poses share out the probability as the plausibilities say; a pose that puts the source where the winner does,
@@ -241,6 +243,7 @@ def _evidence(candidates: RigidTransform, ranking: search.Ranking, order: torch.
         misfit=float(ranking.misfit[best]),
         looseness=float(ranking.looseness[best]),
         relief=float(ranking.relief[best]),
+        accidents=search.accidents(candidates[best], source, target),
         observability=_TYPICAL,
     )
 
