@@ -27,14 +27,17 @@ def as_points(
 ) -> np.ndarray:
     """The points of a cloud as a float64 array (N, 3), checked.
 
-    Takes a NumPy array, a torch tensor, nested lists, an Open3D point cloud (legacy or tensor) or triangle mesh,
-    a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface, by `seed`).
+    Takes a NumPy array (plain, or structured with the fields x, y, z), a torch tensor, nested lists, an Open3D point
+    cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
+    by `seed`).
 
     Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
     points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
     coordinates whose square overflows or underflows, and for points that are all equal.
     """
     array = _extract(cloud, name, seed)
+    if array.dtype.names is not None:
+        array = _from_fields(array, name)
     if array.dtype.kind not in "fiu":
         raise InvalidCloud(f"{name}: coordinates must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 3:
@@ -153,6 +156,18 @@ def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
             f"{name}: cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
             "an Open3D or trimesh cloud, or a path"
         ) from error
+
+
+def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
+    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
+    names = array.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names):
+        raise InvalidCloud(f"{name}: a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
+    columns = [array[axis] for axis in "xyz"]
+    for axis, column in zip("xyz", columns, strict=True):
+        if column.dtype.kind not in "fiu" or column.shape != array.shape:
+            raise InvalidCloud(f"{name}: the field {axis} must hold one real number a point, got {array.dtype[axis]}")
+    return np.stack([column.ravel() for column in columns], axis=1)
 
 
 def _from_open3d(cloud: Any, seed: int) -> np.ndarray:

@@ -63,6 +63,29 @@ def test_the_input_is_left_alone() -> None:
     np.testing.assert_array_equal(points, before)
 
 
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8", "<i4", ">i2", "u1"])
+def test_structured_arrays(kind: str) -> None:
+    values = np.arange(36).reshape(12, 3) % 7
+    cloud = np.zeros(12, dtype=[("intensity", "f4"), ("z", kind), ("x", kind), ("y", kind), ("label", "S4")])
+    for axis, column in zip("xyz", values.T, strict=True):
+        cloud[axis] = column
+    for given_cloud in (cloud, cloud.reshape(3, 4), cloud.view(np.recarray), cloud[::-1][::-1]):
+        np.testing.assert_array_equal(as_points(given_cloud), values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ([("x", "f4"), ("y", "f4"), ("height", "f4")], "cloud: .* fields x, y, z, got x, y, height"),
+        ([("x", "f4"), ("y", "S3"), ("z", "f4")], r"cloud: the field y must hold one real number a point, got \|S3"),
+        ([("x", "f4"), ("y", "f4"), ("z", "f4", (2,))], "cloud: the field z must hold one real number a point"),
+    ],
+)
+def test_structured_arrays_that_hold_no_cloud(fields: list, words: str) -> None:
+    with pytest.raises(InvalidCloud, match=words):
+        as_points(np.zeros(5, dtype=fields))
+
+
 def test_trimesh_cloud() -> None:
     np.testing.assert_array_equal(as_points(trimesh.PointCloud(GOOD)), GOOD)
 
