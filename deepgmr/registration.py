@@ -62,7 +62,7 @@ _FEW = 50  # components up to which everything is tried: it costs nothing
 _TYPICAL = 0.1  # observability, before it is measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alternative:
     """Another motion that explains the clouds."""
 
@@ -70,7 +70,7 @@ class Alternative:
     score: float  # in [0, 1], to be compared with `Registration.score`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registration:
     """The answer, and how far to trust it. Lengths are in the units of the input."""
 

@@ -130,7 +130,7 @@ def main() -> None:
 # -- gathering -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One procedural pair, and how to tell whether an answer is right."""
 

@@ -279,6 +279,14 @@ def test_a_batch_gives_the_answers_of_a_loop(pair) -> None:
     assert batch[1].target_from_source.tobytes() == register(target, source).target_from_source.tobytes()
 
 
+def test_answers_are_compared_by_identity_and_can_be_kept_in_sets(pair) -> None:
+    source, target, _, answer = pair
+    again = register(source, target)
+    assert answer == answer and answer != again
+    assert {answer, again, answer} == {answer, again}
+    assert len({*answer.alternatives, *again.alternatives}) == 2 * len(answer.alternatives)
+
+
 def test_progress_is_reported_in_order(pair) -> None:
     source, target, _, _ = pair
     seen: list[tuple[str, float]] = []

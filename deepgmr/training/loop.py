@@ -23,7 +23,7 @@ from deepgmr.training.tasks import PairTask, Task
 Progress = Callable[[Mapping[str, float]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Where a training stopped."""
 
