@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
@@ -19,6 +20,7 @@ from deepgmr.transform import RigidTransform
 SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
+_FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
 _UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
 
 
@@ -124,6 +126,26 @@ def check_units(source: np.ndarray, target: np.ndarray) -> None:
             f"the {larger} is {factor:.0f} times larger than the {smaller}; a rigid motion cannot change size. "
             f"Bring both clouds to one unit{hint}"
         )
+
+
+def coarse_step(points: np.ndarray) -> float | None:
+    """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
+
+    Told from the numbers, since a file or a cast to float64 hides what they were stored in.
+    """
+    largest = float(np.abs(points).max())
+    if largest > float(np.finfo(np.float32).max):
+        return None
+    step = float(np.spacing(np.float32(largest)))
+    size = _median_radius(points[:: max(1, len(points) // 1000)])
+    if step < _FINE * size or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
+        return None
+    # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
+    if step > _COARSE * size:
+        return step
+    places = np.unique(points, axis=0)
+    sample = places[:: max(1, len(places) // 1000)]
+    return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
 
 
 def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:

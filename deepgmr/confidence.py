@@ -78,7 +78,8 @@ class Evidence:
         return self.margin < _TIED
 
 
-# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints these numbers.
+# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints about these numbers,
+# which were fitted before the ceiling sent more of the unrelated pairs to a harder look.
 _INTERCEPT = 0.293
 _COEFFICIENTS = {
     "standing": 0.705,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from deepgmr import search
 from deepgmr.checkpoint import load
-from deepgmr.clouds import Frame, as_points, check_units, size_ratio
+from deepgmr.clouds import Frame, as_points, check_units, coarse_step, size_ratio
 from deepgmr.confidence import Evidence, Status, confidence, judge
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.files import read_cloud, read_transform
@@ -153,7 +153,7 @@ def register(
         score=evidence.score,
         evidence=evidence,
         alternatives=tuple(Alternative(matrix, score) for matrix, score in alternatives),
-        notes=_notes(source, target),
+        notes=(*_notes(source, target), *_rounding(source=source, target=target)),
     )
 
 
@@ -281,6 +281,16 @@ def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Pr
         initial = read_transform(initial)
     matrix = rigid_matrix(initial, "initial")
     return Prior(frame.enter(matrix), math.radians(degrees))
+
+
+def _rounding(**clouds: np.ndarray) -> Iterator[str]:
+    for name, points in clouds.items():
+        step = coarse_step(points)
+        if step is not None:
+            yield (
+                f"the coordinates of the {name} come in steps of {step:g}, all that float32 keeps at "
+                f"{np.abs(points).max():.3g}; subtract an offset in double precision before storing them as float32"
+            )
 
 
 def _notes(source: np.ndarray, target: np.ndarray) -> tuple[str, ...]:

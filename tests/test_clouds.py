@@ -12,7 +12,7 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgmr.clouds import SURFACE_SAMPLES, Frame, as_points, check_units, size_ratio
+from deepgmr.clouds import SURFACE_SAMPLES, Frame, as_points, check_units, coarse_step, size_ratio
 from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput, InvalidTransform
 from deepgmr.transform import RigidTransform
 
@@ -245,6 +245,32 @@ def test_enter_refuses_what_is_not_rigid() -> None:
         frame.enter(np.diag([2.0, 2.0, 2.0, 1.0]))
     with pytest.raises(InvalidTransform, match="NaN or infinite"):
         frame.enter(np.full((4, 4), np.nan))
+
+
+# -- rounding --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("points", "step"),
+    [
+        pytest.param((GOOD + 5e6).astype(np.float32), 0.5, id="survey coordinates"),
+        pytest.param((GOOD * 0.01 + 1000).astype(np.float32), 2**-14, id="a small thing far from the origin"),
+        pytest.param(
+            (np.random.default_rng(0).uniform(0, 2e3, (4000, 3)) * [1, 1, 0] + 5e6).astype(np.float32), None, id="wide"
+        ),
+        pytest.param(
+            (np.random.default_rng(0).uniform(0, 1e3, (400_000, 3)) * [1, 0.1, 0] + 5e6).astype(np.float32),
+            0.5,
+            id="wide and dense",
+        ),
+        pytest.param(GOOD + 5e6, None, id="float64"),
+        pytest.param(GOOD.astype(np.float32), None, id="about the origin"),
+        pytest.param((1e5 * GOOD).round() + 5_000_000, None, id="whole numbers"),
+        pytest.param(1e100 * GOOD, None, id="beyond float32"),
+    ],
+)
+def test_coordinates_that_float32_rounds_coarsely_are_told(points: np.ndarray, step: float | None) -> None:
+    assert coarse_step(as_points(points)) == step
 
 
 # -- units -----------------------------------------------------------------------------------------------------

@@ -129,6 +129,18 @@ def test_survey_coordinates_keep_their_millimetres() -> None:
     assert gap.max() < 1e-4
 
 
+def test_survey_coordinates_in_float32_are_noted(tmp_path: Path) -> None:
+    offset = np.array([5.0e5, 5.0e6, 300.0])
+    source, target = (20.0 * cloud for cloud in two_samples(9))
+    np.save(tmp_path / "rounded.npy", (source + offset).astype(np.float32))
+    rounded = (source + offset).astype(np.float32), torch.from_numpy(source + offset).float(), tmp_path / "rounded.npy"
+    for cloud in rounded:
+        (note,) = register(cloud, target + offset).notes
+        assert "the source come in steps of 0.5" in note and "5e+06" in note and "subtract an offset" in note
+    assert register(source + offset, target + offset).notes == ()
+    assert register(source.astype(np.float32), target.astype(np.float32)).notes == ()
+
+
 def test_the_covariance_says_how_far_off_the_answer_is() -> None:
     errors, expected = [], []
     for seed in range(12):
