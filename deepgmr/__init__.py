@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepgmr import divergence
+    from deepgmr import divergence, errors
     from deepgmr.checkpoint import load
     from deepgmr.confidence import Status
     from deepgmr.mixture import GaussianMixture
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "errors": "deepgmr.errors",
     "RigidTransform": "deepgmr.transform",
     "GaussianMixture": "deepgmr.mixture",
     "divergence": "deepgmr.divergence",
@@ -29,6 +30,7 @@ _HOME = {
 }
 
 __all__ = [
+    "errors",
     "RigidTransform",
     "GaussianMixture",
     "divergence",
@@ -45,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'deepgmr' has no attribute {name!r}")
     module = import_module(_HOME[name])
-    return module if name == "divergence" else getattr(module, name)
+    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

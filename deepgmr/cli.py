@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,6 +186,10 @@ def evaluate(
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="In place of a file.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="NAME_OR_FILE", help="Weights to start from.  [default: from scratch]"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout; overlap: its scenes."),
@@ -209,6 +214,8 @@ def train(
         if preset is not None and preset not in training.PRESETS:
             raise InvalidConfig(f"unknown preset `{preset}`; the presets are {', '.join(sorted(training.PRESETS))}")
         chosen = training.read_config(config) if config is not None else training.PRESETS[str(preset)]
+        if start is not None:
+            chosen = replace(chosen, start=start)
         with training.TrainingProgress(chosen.optimiser.steps) as progress:
             result = training.train(
                 chosen,
@@ -220,6 +227,7 @@ def train(
                 keep_every=keep_every,
                 tensorboard=tensorboard,
                 progress=progress,
+                announce=progress.say,
             )
         _put(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}\n")
 

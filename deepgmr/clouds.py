@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
@@ -21,6 +22,7 @@ SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a c
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FAR, _MOST = 10.0, 0.9  # times the radius that holds this share of a cloud: far outside
+_FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
 _UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
 _SIZE_NOTE = 3.0  # a difference in size worth a word where the answer is in doubt
 UNLIKE_SIZES = 6.0  # one that two views of a thing do not show: worth a word in any case, and no long search
@@ -42,14 +44,17 @@ def as_points(
 ) -> np.ndarray:
     """The points of a cloud as a float64 array (N, 3), checked.
 
-    Takes a NumPy array, a torch tensor, nested lists, an Open3D point cloud (legacy or tensor) or triangle mesh,
-    a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface, by `seed`).
+    Takes a NumPy array (plain, or structured with the fields x, y, z), a torch tensor, nested lists, an Open3D point
+    cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
+    by `seed`).
 
     Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
     points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
     coordinates whose square overflows or underflows, and for points that are all equal.
     """
     array = _extract(cloud, name, seed)
+    if array.dtype.names is not None:
+        array = _from_fields(array, name)
     if array.dtype.kind not in "fiu":
         raise InvalidCloud(f"{name}: coordinates must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 3:
@@ -167,6 +172,26 @@ def _likely_units(factor: float) -> str:
     return f" ({' or '.join(near)}?)" if near else ""
 
 
+def coarse_step(points: np.ndarray) -> float | None:
+    """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
+
+    Told from the numbers, since a file or a cast to float64 hides what they were stored in.
+    """
+    largest = float(np.abs(points).max())
+    if largest > float(np.finfo(np.float32).max):
+        return None
+    step = float(np.spacing(np.float32(largest)))
+    size = _median_radius(points[:: max(1, len(points) // 1000)])
+    if step < _FINE * size or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
+        return None
+    # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
+    if step > _COARSE * size:
+        return step
+    places = np.unique(points, axis=0)
+    sample = places[:: max(1, len(places) // 1000)]
+    return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
+
+
 def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:
     # A running mean about the first point: the plain sum of 1e7 coordinates near 5e6 loses the last millimetres.
     origin = points[0]
@@ -201,6 +226,18 @@ def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
             f"{name}: cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
             "an Open3D or trimesh cloud, or a path"
         ) from error
+
+
+def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
+    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
+    names = array.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names):
+        raise InvalidCloud(f"{name}: a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
+    columns = [array[axis] for axis in "xyz"]
+    for axis, column in zip("xyz", columns, strict=True):
+        if column.dtype.kind not in "fiu" or column.shape != array.shape:
+            raise InvalidCloud(f"{name}: the field {axis} must hold one real number a point, got {array.dtype[axis]}")
+    return np.stack([column.ravel() for column in columns], axis=1)
 
 
 def _from_open3d(cloud: Any, seed: int) -> np.ndarray:

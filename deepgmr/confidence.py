@@ -56,7 +56,8 @@ class Status(str, Enum):
 class Evidence:
     """What speaks for and against an answer; every number is free of units.
 
-    `misfit`, `looseness` and `relief` are those of `deepgmr.search.Ranking`, at the winner.
+    `misfit`, `looseness` and `relief` are those of `deepgmr.search.Ranking`, `accidents` is that of
+    `deepgmr.search.accidents`, at the winner.
     """
 
     score: float  # of the winner, in [0, 1]
@@ -68,6 +69,7 @@ class Evidence:
     misfit: float
     looseness: float
     relief: float
+    accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
 
     @property
@@ -76,7 +78,8 @@ class Evidence:
         return self.margin < _TIED
 
 
-# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints these numbers.
+# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints about these numbers,
+# which were fitted before the ceiling sent more of the unrelated pairs to a harder look.
 _INTERCEPT = 0.293
 _COEFFICIENTS = {
     "standing": 0.705,
@@ -108,11 +111,21 @@ def confidence(evidence: Evidence) -> float:
     Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
     (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric shape
     fit equally well therefore costs little confidence; `Status.AMBIGUOUS` says so instead. Rivals that would put the
-    shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there twice.
+    shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there twice, and
+    none that unrelated clouds would give as well: a handful of points fits anything somewhere.
     """
     values = features(evidence)
     logit = _INTERCEPT + sum(weight * values[name] for name, weight in _COEFFICIENTS.items())
-    return min(1 / (1 + math.exp(-max(min(logit, 30.0), -30.0))), evidence.share)
+    return min(_logistic(logit), ceiling(evidence))
+
+
+def ceiling(evidence: Evidence) -> float:
+    """What no answer is surer than: its share among its rivals, and its odds against an accident."""
+    return min(evidence.share, _logistic(-evidence.accidents))
+
+
+def _logistic(logit: float) -> float:
+    return 1 / (1 + math.exp(-max(min(logit, 30.0), -30.0)))
 
 
 def judge(evidence: Evidence) -> tuple[Status, float]:

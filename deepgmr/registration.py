@@ -14,9 +14,18 @@ import torch
 
 from deepgmr import search
 from deepgmr.checkpoint import load
-from deepgmr.clouds import UNLIKE_SIZES, Frame, as_points, check_units, size_note, size_ratio, without_far
+from deepgmr.clouds import (
+    UNLIKE_SIZES,
+    Frame,
+    as_points,
+    check_units,
+    coarse_step,
+    size_note,
+    size_ratio,
+    without_far,
+)
 from deepgmr.confidence import Evidence, Status, confidence, judge
-from deepgmr.errors import InvalidCheckpoint, InvalidConfig, InvalidTransform
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.files import read_cloud, read_transform
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.features import farthest_points
@@ -25,7 +34,7 @@ from deepgmr.refine import Polish, covariance_of, polish, refine_together
 from deepgmr.search import Prior
 from deepgmr.surface import Surface, surfaces
 from deepgmr.threads import one_thread
-from deepgmr.transform import RigidTransform, hat
+from deepgmr.transform import RigidTransform, hat, rigid_matrix
 
 Progress = Callable[[str, float], None]
 
@@ -62,7 +71,7 @@ _FEW = 50  # components up to which everything is tried: it costs nothing
 _TYPICAL = 0.1  # observability, before it is measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alternative:
     """Another motion that explains the clouds."""
 
@@ -70,7 +79,7 @@ class Alternative:
     score: float  # in [0, 1], to be compared with `Registration.score`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registration:
     """The answer, and how far to trust it. Lengths are in the units of the input."""
 
@@ -106,7 +115,7 @@ def register(
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
     source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, or paths
-    initial               (4, 4) array or path: a motion to consider beside those that are found
+    initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
     seed                  of the points drawn on meshes; clouds need no chance
     refine                False leaves out the polish at full resolution
@@ -137,7 +146,7 @@ def register(
         candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
         ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target, and by gaps
         order = search.distinct(candidates, ranking.plausibility, _POSES, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
-        evidence = _evidence(candidates, ranking, order, p)
+        evidence = _evidence(candidates, ranking, order, p, q)
         if min(len(p), len(q)) > _FEW and _clear(evidence):
             break
     best = candidates[int(order[0])]
@@ -160,7 +169,11 @@ def register(
         score=evidence.score,
         evidence=evidence,
         alternatives=tuple(Alternative(matrix, score) for matrix, score in alternatives),
-        notes=(*([units] if units else []), *_left_out(source=source_far, target=target_far)),
+        notes=(
+            *([units] if units else []),
+            *_left_out(source=source_far, target=target_far),
+            *_rounding(source=source, target=target),
+        ),
     )
 
 
@@ -225,7 +238,9 @@ def _coarse(surface: Surface) -> GaussianMixture:
     return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
 
 
-def _evidence(candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface) -> Evidence:
+def _evidence(
+    candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface, target: Surface
+) -> Evidence:
     """What speaks for the winner, `order[0]`, against the other poses in `order`, before the polish.
 
     The poses share out the probability as the plausibilities say; a pose that puts the source where the winner does,
@@ -248,6 +263,7 @@ def _evidence(candidates: RigidTransform, ranking: search.Ranking, order: torch.
         misfit=float(ranking.misfit[best]),
         looseness=float(ranking.looseness[best]),
         relief=float(ranking.relief[best]),
+        accidents=search.accidents(candidates[best], source, target),
         observability=_TYPICAL,
     )
 
@@ -283,9 +299,7 @@ def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Pr
         return Prior(None, math.radians(degrees))
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
-    matrix = np.asarray(initial, dtype=np.float64)
-    if matrix.shape != (4, 4):
-        raise InvalidTransform(f"initial must be a 4x4 rigid matrix, got shape {matrix.shape}")
+    matrix = rigid_matrix(initial, "initial")
     return Prior(frame.enter(matrix), math.radians(degrees))
 
 
@@ -293,3 +307,13 @@ def _left_out(**far: int) -> Iterator[str]:
     for role, count in far.items():
         if count:
             yield f"{count:,} points of the {role} lie far outside the rest and were left out"
+
+
+def _rounding(**clouds: np.ndarray) -> Iterator[str]:
+    for name, points in clouds.items():
+        step = coarse_step(points)
+        if step is not None:
+            yield (
+                f"the coordinates of the {name} come in steps of {step:g}, all that float32 keeps at "
+                f"{np.abs(points).max():.3g}; subtract an offset in double precision before storing them as float32"
+            )

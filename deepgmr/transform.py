@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deepgmr.errors import InvalidTransform
 
-_RIGID_TOLERANCE = 1e-3  # the rounding of a matrix that someone printed to three digits and read back
+# The one tolerance of every rigidity check: texts with five digits pass, the scale of a UTM grid (.9996) does not.
+RIGID_TOLERANCE = 1e-4
+_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +55,8 @@ class RigidTransform:
         """Read a homogeneous matrix (*B, 4, 4). Raises `InvalidTransform` if it is not a rigid motion."""
         if matrix.shape[-2:] != (4, 4):
             raise InvalidTransform(f"a homogeneous transform is (*B, 4, 4), got {tuple(matrix.shape)}")
-        if not torch.isfinite(matrix).all():
-            raise InvalidTransform("the transform holds NaN or infinite numbers; give a finite 4x4 rigid matrix")
-        rotation, bottom = matrix[..., :3, :3], matrix[..., 3, :]
-        eye = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-        orthogonality = (rotation @ rotation.mT - eye).abs().amax() if matrix.numel() else matrix.new_zeros(())
-        if orthogonality > _RIGID_TOLERANCE:
-            raise InvalidTransform(
-                f"the upper-left 3x3 block is not a rotation: |R R^T - I| reaches {orthogonality.item():.3g}; "
-                "a rigid transform has no scale or shear"
-            )
-        if (torch.linalg.det(rotation.double()) < 0).any():
-            raise InvalidTransform("the upper-left 3x3 block is a reflection (determinant -1), not a rotation")
-        if matrix.numel() and (bottom - bottom.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax() > _RIGID_TOLERANCE:
-            raise InvalidTransform("the last row must be 0 0 0 1; was the matrix transposed?")
-        return cls(rotation, matrix[..., :3, 3])
+        _check_rigid(matrix.detach().double().cpu().numpy(), "the transform")
+        return cls(matrix[..., :3, :3], matrix[..., :3, 3])
 
     @classmethod
     def exp(cls, twist: Tensor) -> RigidTransform:
@@ -146,6 +137,62 @@ class RigidTransform:
     def __getitem__(self, index: object) -> RigidTransform:
         """Index the leading batch dimensions."""
         return RigidTransform(self.rotation[index], self.translation[index])  # type: ignore[index]
+
+
+def rigid_matrix(motion: Any, name: str) -> np.ndarray:
+    """A (4, 4) float64 rigid motion from an array, nested lists, a tensor or a `RigidTransform`.
+
+    Raises `InvalidTransform`, beginning with `name`, for anything else.
+    """
+    if isinstance(motion, RigidTransform):
+        motion = motion.matrix
+    if isinstance(motion, Tensor):
+        motion = motion.detach().double().cpu().numpy()
+    try:
+        matrix = np.array(motion, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidTransform(
+            f"{name}: a motion is a 4x4 matrix of numbers, got {type(motion).__name__} ({error})"
+        ) from None
+    if matrix.shape != (4, 4):
+        raise InvalidTransform(f"{name}: a motion is a 4x4 matrix, got shape {matrix.shape}")
+    _check_rigid(matrix, name)
+    return matrix
+
+
+def is_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Which homogeneous matrices (*B, 4, 4) are a rotation and a translation (*B), within `RIGID_TOLERANCE`."""
+    finite = np.isfinite(matrices).all(axis=(-2, -1))
+    matrices = np.where(finite[..., None, None], matrices, np.eye(4))
+    turned = (_skewness(matrices) <= RIGID_TOLERANCE) & (np.linalg.det(matrices[..., :3, :3]) > 0)
+    return finite & turned & (np.abs(matrices[..., 3, :] - _LAST_ROW).max(-1) <= RIGID_TOLERANCE)
+
+
+def _check_rigid(matrices: np.ndarray, name: str) -> None:
+    """Raise `InvalidTransform`, beginning with `name`, that says why the first that is not rigid (*B, 4, 4) is not."""
+    rigid = is_rigid(matrices)
+    if rigid.all():
+        return
+    matrix = matrices[~rigid][0]
+    rotation, row, column = matrix[:3, :3], matrix[3], matrix[:, 3]
+    if not np.isfinite(matrix).all():
+        raise InvalidTransform(f"{name}: {int((~np.isfinite(matrix)).sum())} entries are NaN or infinite")
+    if np.abs(row - _LAST_ROW).max() > RIGID_TOLERANCE:
+        hint = "; it seems transposed" if np.abs(column - _LAST_ROW).max() <= RIGID_TOLERANCE else ""
+        raise InvalidTransform(f"{name}: the last row must be 0 0 0 1, got {row.tolist()}{hint}")
+    if _skewness(matrix) > RIGID_TOLERANCE:
+        scale = float(np.cbrt(abs(np.linalg.det(rotation))))
+        raise InvalidTransform(
+            f"{name}: the upper left 3x3 is not a rotation (|R R^T - I| reaches {_skewness(matrix):.2g}, scale "
+            f"{scale:.4g}); remove scale and shear, and give more digits if it was rounded"
+        )
+    raise InvalidTransform(f"{name}: the upper left 3x3 is a reflection (determinant -1); a motion has +1")
+
+
+def _skewness(matrices: np.ndarray) -> np.ndarray:
+    """How far R R^T is from the identity (*B)."""
+    rotation = matrices[..., :3, :3]
+    return np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(-2, -1))
 
 
 def hat(vector: Tensor) -> Tensor:

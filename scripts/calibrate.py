@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 
 from deepgmr import metrics, search
 from deepgmr.clouds import Frame
-from deepgmr.confidence import Evidence, features
+from deepgmr.confidence import Evidence, ceiling, features
 from deepgmr.datasets.batch import PairBatch
 from deepgmr.datasets.pairs import PROTOCOLS, Crop, Disjoint, Jitter, Move, Outliers, Step, Thin, make_pairs
 from deepgmr.datasets.scenes import scene_pairs
@@ -130,7 +130,7 @@ def main() -> None:
 # -- gathering -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One procedural pair, and how to tell whether an answer is right."""
 
@@ -261,12 +261,12 @@ def report_confidence(rows: list[Row]) -> None:
     x = np.array([list(features(row.evidence).values()) for row in rows])
     y = np.array([row.right for row in rows], dtype=float)
     kinds = np.array([row.kind for row in rows])
-    shares = np.array([row.evidence.share for row in rows])
+    ceilings = np.array([ceiling(row.evidence) for row in rows])
     held = np.zeros(len(rows))
     fold = np.arange(len(rows)) % FOLDS
     for left_out in range(FOLDS):
         mine = fold == left_out
-        held[mine] = np.minimum(probability(x[mine], fit(x[~mine], y[~mine])), shares[mine])
+        held[mine] = np.minimum(probability(x[mine], fit(x[~mine], y[~mine])), ceilings[mine])
     auc, error = quality(held, y)
     print(f"{len(rows)} pairs, held out: ROC AUC {auc:.3f}, expected calibration error {error:.3f}")
     print("| kind | right | mean confidence | calibration error |\n| --- | ---: | ---: | ---: |")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from deepgmr.errors import DeepGMRError
 from deepgmr.training import PRESETS, TrainingProgress, read_config, train
@@ -18,6 +19,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("config", nargs="?", help="a TOML file")
     what.add_argument("--preset", choices=sorted(PRESETS))
+    parser.add_argument("--start", metavar="NAME_OR_FILE", help="weights to start from; by default from scratch")
     parser.add_argument("--data", help="folder of ModelNet40 in its official HDF5 layout; for `overlap`, of its scenes")
     parser.add_argument("--out", required=True, help="folder for checkpoints, history and the weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -28,6 +30,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         config = PRESETS[given.preset] if given.preset else read_config(given.config)
+        if given.start is not None:
+            config = replace(config, start=given.start)
         with TrainingProgress(config.optimiser.steps) as progress:
             result = train(
                 config,
@@ -39,6 +43,7 @@ def main() -> int:
                 keep_every=given.keep_every,
                 tensorboard=given.tensorboard,
                 progress=progress,
+                announce=progress.say,
             )
     except DeepGMRError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -524,6 +524,7 @@ def test_geometry_without_an_answer_is_not_trusted(
         (["--preset", "nothing"], "unknown preset `nothing`"),
         (["missing.toml"], "missing.toml"),
         (["--preset", "deepgmr"], "no_such_data"),
+        (["--preset", "overlap", "--start", "nothing"], "nothing"),
     ],
 )
 def test_training_refuses_what_it_cannot_start(tmp_path, capsys, arguments, words) -> None:

@@ -13,7 +13,16 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgmr.clouds import SURFACE_SAMPLES, Frame, as_points, check_units, size_note, size_ratio, without_far
+from deepgmr.clouds import (
+    SURFACE_SAMPLES,
+    Frame,
+    as_points,
+    check_units,
+    coarse_step,
+    size_note,
+    size_ratio,
+    without_far,
+)
 from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput, InvalidTransform
 from deepgmr.transform import RigidTransform
 
@@ -62,6 +71,29 @@ def test_the_input_is_left_alone() -> None:
     before = points.copy()
     as_points(points, drop_invalid=True)
     np.testing.assert_array_equal(points, before)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8", "<i4", ">i2", "u1"])
+def test_structured_arrays(kind: str) -> None:
+    values = np.arange(36).reshape(12, 3) % 7
+    cloud = np.zeros(12, dtype=[("intensity", "f4"), ("z", kind), ("x", kind), ("y", kind), ("label", "S4")])
+    for axis, column in zip("xyz", values.T, strict=True):
+        cloud[axis] = column
+    for given_cloud in (cloud, cloud.reshape(3, 4), cloud.view(np.recarray), cloud[::-1][::-1]):
+        np.testing.assert_array_equal(as_points(given_cloud), values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ([("x", "f4"), ("y", "f4"), ("height", "f4")], "cloud: .* fields x, y, z, got x, y, height"),
+        ([("x", "f4"), ("y", "S3"), ("z", "f4")], r"cloud: the field y must hold one real number a point, got \|S3"),
+        ([("x", "f4"), ("y", "f4"), ("z", "f4", (2,))], "cloud: the field z must hold one real number a point"),
+    ],
+)
+def test_structured_arrays_that_hold_no_cloud(fields: list, words: str) -> None:
+    with pytest.raises(InvalidCloud, match=words):
+        as_points(np.zeros(5, dtype=fields))
 
 
 def test_trimesh_cloud() -> None:
@@ -223,6 +255,32 @@ def test_enter_refuses_what_is_not_rigid() -> None:
         frame.enter(np.diag([2.0, 2.0, 2.0, 1.0]))
     with pytest.raises(InvalidTransform, match="NaN or infinite"):
         frame.enter(np.full((4, 4), np.nan))
+
+
+# -- rounding --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("points", "step"),
+    [
+        pytest.param((GOOD + 5e6).astype(np.float32), 0.5, id="survey coordinates"),
+        pytest.param((GOOD * 0.01 + 1000).astype(np.float32), 2**-14, id="a small thing far from the origin"),
+        pytest.param(
+            (np.random.default_rng(0).uniform(0, 2e3, (4000, 3)) * [1, 1, 0] + 5e6).astype(np.float32), None, id="wide"
+        ),
+        pytest.param(
+            (np.random.default_rng(0).uniform(0, 1e3, (400_000, 3)) * [1, 0.1, 0] + 5e6).astype(np.float32),
+            0.5,
+            id="wide and dense",
+        ),
+        pytest.param(GOOD + 5e6, None, id="float64"),
+        pytest.param(GOOD.astype(np.float32), None, id="about the origin"),
+        pytest.param((1e5 * GOOD).round() + 5_000_000, None, id="whole numbers"),
+        pytest.param(1e100 * GOOD, None, id="beyond float32"),
+    ],
+)
+def test_coordinates_that_float32_rounds_coarsely_are_told(points: np.ndarray, step: float | None) -> None:
+    assert coarse_step(as_points(points)) == step
 
 
 # -- units -----------------------------------------------------------------------------------------------------

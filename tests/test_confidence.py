@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,7 @@ GOOD = Evidence(
     misfit=-1.6,
     looseness=-1.5,
     relief=-0.6,
+    accidents=-200.0,
     observability=0.1,
 )
 POOR = replace(
@@ -56,6 +58,8 @@ def test_symmetry_costs_little_confidence_and_a_rival_elsewhere_much() -> None:
     assert confidence(replace(GOOD, standing=-4.0)) < confidence(GOOD) - 0.05
     assert confidence(replace(GOOD, standing=0.0)) < confidence(GOOD)
     assert confidence(replace(GOOD, share=0.5)) == 0.5
+    assert confidence(replace(GOOD, accidents=0.0)) == 0.5 and confidence(replace(GOOD, accidents=5.0)) < 0.01
+    assert confidence(replace(GOOD, accidents=-40.0)) == confidence(GOOD)
     assert confidence(POOR) < 0.2
 
 
@@ -122,6 +126,54 @@ def test_a_thing_that_stands_there_twice_is_found_with_half_the_confidence() -> 
         assert not answer.trusted
         doubted.append(answer.confidence)
     assert max(doubted) < 0.8 and 0.35 < np.mean(doubted) < 0.75
+
+
+def scattered(count: int) -> Callable[[np.random.Generator], np.ndarray]:
+    return lambda rng: rng.normal(size=(count, 3))
+
+
+def procedural_shape(rng: np.random.Generator) -> np.ndarray:
+    shapes, _ = sample_shapes(1, 700, generator=torch.Generator().manual_seed(int(rng.integers(1000))))
+    return shapes[0].double().numpy()
+
+
+def sheet(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(300, 3)) * [1, 1, 0]
+
+
+def rod(rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-1, 1, (300, 1)) * [[1.0, 2.0, -0.5]] + 0.01 * rng.normal(size=(300, 3))
+
+
+def box(rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-1, 1, (300, 3))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        *((scattered(count), procedural_shape) for count in (3, 4, 5, 8, 12, 20, 40)),
+        *((scattered(count), scattered(count)) for count in (3, 5, 12, 40)),
+        (procedural_shape, scattered(8)),
+        *((one, other) for one in (sheet, rod, box) for other in (scattered(500), procedural_shape)),
+        (scattered(300), scattered(300)),
+        (sheet, box),
+        (rod, sheet),
+        (procedural_shape, procedural_shape),
+    ],
+)
+def test_clouds_that_share_nothing_are_never_sure(source: Callable, target: Callable) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        answer = register(source(rng), target(rng))
+        assert answer.confidence < 0.5, seed
+        assert not answer.trusted
+
+
+@pytest.mark.parametrize("count", [5, 12, 40])
+def test_a_few_points_that_are_the_same_ones_are_sure(count: int) -> None:
+    points = np.random.default_rng(count).normal(size=(count, 3))
+    assert register(points, turned(1, points)).confidence > 0.99
 
 
 # -- calibration -----------------------------------------------------------------------------------------------

@@ -178,6 +178,35 @@ def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
             assert not heavy, f"{dotted(path)} imports {heavy} at its top"
 
 
+def compares_arrays(definition: ast.ClassDef) -> bool:
+    """Whether a dataclass would compare, or hash, what arrays cannot: their truth has no value."""
+    for decorator in definition.decorator_list:
+        text = ast.unparse(decorator)
+        if text.startswith("dataclass") and "eq=False" not in text:
+            kinds = " ".join(
+                ast.unparse(field.annotation) for field in definition.body if isinstance(field, ast.AnnAssign)
+            )
+            return any(
+                word in kinds for word in ("ndarray", "Tensor", "RigidTransform", "GaussianMixture", "Alternative")
+            )
+    return False
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: dotted(path) or "deepgmr")
+def test_what_holds_arrays_is_compared_by_identity(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and compares_arrays(node)]
+    assert not found, f"{dotted(path)}: declare {found} with eq=False"
+
+
+def test_the_public_list_is_what_can_be_reached() -> None:
+    code = (
+        "import deepgmr; assert issubclass(deepgmr.errors.InvalidCloud, deepgmr.errors.DeepGMRError); "
+        "assert all(hasattr(deepgmr, name) and name in dir(deepgmr) for name in deepgmr.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 # -- the rules can fail ----------------------------------------------------------------------------------------
 
 

@@ -820,8 +820,8 @@ def _matrix(**entries: Any) -> np.ndarray:
         (np.diag([1.0, 1.0, -1.0, 1.0]), "reflection"),
         (MOTION.T, "transposed"),
         (_matrix(_33=2.0), "last row"),
-        (_matrix(_00=np.nan), "1 entries that are not finite"),
-        (_matrix(_01=MOTION[0, 1] + 0.01), "no rotation"),
+        (_matrix(_00=np.nan), "1 entries are NaN or infinite"),
+        (_matrix(_01=MOTION[0, 1] + 0.01), "not a rotation"),
     ],
 )
 def test_matrices_that_are_no_motion(tmp_path: Path, matrix: np.ndarray, words: str) -> None:

@@ -82,6 +82,26 @@ def test_the_motion_is_the_closed_form_answer_for_the_mixtures_it_comes_with(gen
     assert torch.allclose(prediction.solution.determinacy, expected.determinacy, atol=1e-3)
 
 
+@pytest.mark.parametrize("features", ["moments", "rri", "xyz", "tnet"])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-4), (torch.float16, 0.05), (torch.bfloat16, 0.2)])
+def test_the_weights_may_have_any_precision(
+    features: str, dtype: torch.dtype, near: float, generator: torch.Generator
+) -> None:
+    source = _clouds(generator)
+    target = _motion(3, generator).apply(source).to(dtype)
+    config = NetworkConfig(components=8, features=features, encoder=(32,), decoder=(32, 16), pooled=16, landmarks=4)
+    model = _network(config, source)
+    plain = model(source, target.float())
+    cast = model.to(dtype)(source.to(dtype), target)
+    assert cast.target_from_source.dtype == dtype
+    assert (cast.source_responsibilities - plain.source_responsibilities).abs().max() < near
+    motion = cast.motion.to(torch.float64)
+    assert (motion.rotation @ motion.rotation.mT - torch.eye(3)).abs().max() < 0.02
+    if dtype == torch.float64:
+        assert (cast.target_from_source - plain.target_from_source).abs().max() < 1e-3
+        assert (motion.apply(source.double()) - target).abs().mean() < (1e-5 if features == "moments" else 1)
+
+
 def test_it_never_sees_the_truth() -> None:
     assert list(inspect.signature(DeepGMR.forward).parameters) == ["self", "source", "target", "queries"]
 

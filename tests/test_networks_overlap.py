@@ -46,6 +46,17 @@ def test_the_answer_follows_the_order_of_the_nodes_and_the_batch(generator: torc
     assert torch.allclose(alone.similarity, whole.similarity[1:], atol=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-4), (torch.float16, 0.1), (torch.bfloat16, 0.5)])
+def test_the_weights_may_have_any_precision(dtype: torch.dtype, near: float, generator: torch.Generator) -> None:
+    source, target = nodes(generator), nodes(generator, count=20)
+    model = network()
+    plain = model(source, target)
+    cast = model.to(dtype)(source, target)
+    assert cast.similarity.dtype == dtype
+    assert (cast.similarity - plain.similarity).abs().max() < near
+    assert (cast.target_overlap - plain.target_overlap).abs().max() < near
+
+
 def test_members_of_a_patch_have_no_order(generator: torch.Generator) -> None:
     source, target = nodes(generator), nodes(generator)
     shuffled = replace(source, patches=source.patches[..., torch.randperm(MEMBERS, generator=generator), :])

@@ -16,6 +16,7 @@ from deepgmr.datasets.shapes import sample_shapes
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile, InvalidTransform
 from deepgmr.registration import Registration, Status, register, register_batch
 from deepgmr.surface import COMPONENTS, surfaces
+from deepgmr.transform import RigidTransform
 
 Matrix = np.ndarray
 
@@ -129,6 +130,18 @@ def test_survey_coordinates_keep_their_millimetres() -> None:
     assert gap.max() < 1e-4
 
 
+def test_survey_coordinates_in_float32_are_noted(tmp_path: Path) -> None:
+    offset = np.array([5.0e5, 5.0e6, 300.0])
+    source, target = (20.0 * cloud for cloud in two_samples(9))
+    np.save(tmp_path / "rounded.npy", (source + offset).astype(np.float32))
+    rounded = (source + offset).astype(np.float32), torch.from_numpy(source + offset).float(), tmp_path / "rounded.npy"
+    for cloud in rounded:
+        (note,) = register(cloud, target + offset).notes
+        assert "the source come in steps of 0.5" in note and "5e+06" in note and "subtract an offset" in note
+    assert register(source + offset, target + offset).notes == ()
+    assert register(source.astype(np.float32), target.astype(np.float32)).notes == ()
+
+
 def test_the_covariance_says_how_far_off_the_answer_is() -> None:
     errors, expected = [], []
     for seed in range(12):
@@ -174,6 +187,20 @@ def test_a_true_initial_motion_is_kept_and_a_false_one_does_no_harm(pair) -> Non
     source, target, truth, _ = pair
     for initial in (truth, rigid(77)):
         assert turn_degrees(register(source, target, initial=initial).target_from_source, truth) < 2
+
+
+def test_an_initial_motion_is_taken_in_every_form_and_refused_alike(pair, tmp_path: Path) -> None:
+    source, target, truth, _ = pair
+    np.savetxt(tmp_path / "T.txt", truth)
+    np.savetxt(tmp_path / "grid.txt", np.diag([0.9996, 0.9996, 0.9996, 1.0]))
+    tensor = torch.from_numpy(truth)
+    forms = (truth, truth.tolist(), tensor, RigidTransform.from_matrix(tensor), tmp_path / "T.txt")
+    answers = [register(source, target, initial=form, max_rotation_degrees=20) for form in forms]
+    assert {answer.target_from_source.tobytes() for answer in answers} == {answers[0].target_from_source.tobytes()}
+    assert turn_degrees(answers[0].target_from_source, truth) < 2
+    for form in (tmp_path / "grid.txt", np.loadtxt(tmp_path / "grid.txt")):
+        with pytest.raises(InvalidTransform, match=r"not a rotation .*scale 0\.9996"):
+            register(source, target, initial=form)
 
 
 def test_without_refinement_the_answer_is_coarser_but_right(pair) -> None:
@@ -265,6 +292,14 @@ def test_a_batch_gives_the_answers_of_a_loop(pair) -> None:
     assert batch[1].target_from_source.tobytes() == register(target, source).target_from_source.tobytes()
 
 
+def test_answers_are_compared_by_identity_and_can_be_kept_in_sets(pair) -> None:
+    source, target, _, answer = pair
+    again = register(source, target)
+    assert answer == answer and answer != again
+    assert {answer, again, answer} == {answer, again}
+    assert len({*answer.alternatives, *again.alternatives}) == 2 * len(answer.alternatives)
+
+
 def test_progress_is_reported_in_order(pair) -> None:
     source, target, _, _ = pair
     seen: list[tuple[str, float]] = []
@@ -280,8 +315,13 @@ def test_progress_is_reported_in_order(pair) -> None:
         ({"max_rotation_degrees": 200}, InvalidConfig, "200"),
         ({"max_rotation_degrees": float("nan")}, InvalidConfig, "nan"),
         ({"initial": np.eye(3)}, InvalidTransform, r"\(3, 3\)"),
-        ({"initial": 2 * np.eye(4)}, InvalidTransform, "rotation"),
+        ({"initial": np.diag([2.0, 2.0, 2.0, 1.0])}, InvalidTransform, "rotation"),
         ({"initial": np.diag([1.0, 1.0, -1.0, 1.0])}, InvalidTransform, "reflection"),
+        ({"initial": np.diag([0.9996, 0.9996, 0.9996, 1.0])}, InvalidTransform, r"initial: .*scale 0\.9996"),
+        ({"initial": np.eye(4) + np.eye(4)[[3, 0, 1, 2]].T}, InvalidTransform, "initial: the last row"),
+        ({"initial": np.where(np.eye(4) > 0, np.nan, 0)}, InvalidTransform, "initial: 4 entries are NaN"),
+        ({"initial": [["a"] * 4] * 4}, InvalidTransform, "initial: .*4x4 matrix of numbers, got list"),
+        ({"initial": RigidTransform.identity((2,))}, InvalidTransform, r"initial: .*\(2, 4, 4\)"),
     ],
 )
 def test_bad_options_are_named(pair, options, error, words) -> None:

@@ -290,3 +290,25 @@ def test_rotations_in_tests_mean_what_scipy_means() -> None:
     vector = np.array([0.3, -0.2, 0.5])
     twist = torch.from_numpy(np.concatenate([vector, np.zeros(3)]))
     np.testing.assert_allclose(RigidTransform.exp(twist).rotation, Rotation.from_rotvec(vector).as_matrix(), atol=1e-12)
+
+
+# -- what chance would do ------------------------------------------------------------------------------------------
+
+
+def test_a_meeting_beyond_chance_is_told_from_an_accident() -> None:
+    truth, wrong = motion(1), motion(2)
+    p, q = Surface.of(shape(6, 1200)[:600]), Surface.of(moved(truth, shape(6, 1200)[600:1100]))
+    assert search.accidents(truth, p, q) < -100
+    assert search.accidents(wrong, p, q) > 0
+    assert search.accidents(truth.inverse(), q, p) == search.accidents(truth, p, q)  # the smaller one is moved
+    far = RigidTransform(torch.eye(3, dtype=torch.float64), torch.full((3,), 50.0, dtype=torch.float64))
+    assert search.accidents(far, p, q) > 20
+
+
+def test_three_points_fit_anywhere_and_more_have_to_be_close() -> None:
+    points = np.random.default_rng(0).normal(size=(12, 3))
+    still = motion(0) @ motion(0).inverse()
+    few = [search.accidents(still, Surface.of(points[:n]), Surface.of(points[:n])) for n in (3, 4, 6, 12)]
+    assert few[0] > 0 > few[1] > few[2] > few[3]
+    shaken = points + 0.3 * np.random.default_rng(1).normal(size=points.shape)
+    assert search.accidents(still, Surface.of(points), Surface.of(shaken)) > few[3]

@@ -130,6 +130,21 @@ def test_a_training_starts_from_given_weights(tmp_path: Path) -> None:
         _task(replace(further, network=NetworkConfig())).build(torch.Generator())
 
 
+def test_it_says_where_it_starts_from(tmp_path: Path) -> None:
+    said: list[str] = []
+    scratch = train(TINY, out=tmp_path / "a", task=_task(), time_limit=0.0, announce=said.append)
+    train(TINY, out=tmp_path / "a", task=_task(), resume=True, announce=said.append)
+    weights = str(tmp_path / "a" / "tiny.safetensors")
+    further = replace(TINY, start=weights)
+    train(further, out=tmp_path / "b", task=_task(further), announce=said.append)
+    assert said == [
+        "starting from scratch, with random weights",
+        f"going on from {scratch.checkpoint} at step 1",
+        f"starting from the weights `{weights}`",
+    ]
+    assert all(preset.start == "" for preset in PRESETS.values())
+
+
 def test_training_does_not_touch_the_global_random_state(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     train(TINY, out=tmp_path, task=_task())
@@ -400,7 +415,11 @@ def test_the_script_trains_from_a_file_and_refuses_bad_settings_with_one_line(tm
     done = run()
     assert done.returncode == 0, done.stderr
     assert "finished at step 3" in done.stdout and "step 3/3" in done.stderr
+    assert done.stderr.startswith("starting from scratch")
     assert checkpoint.load(tmp_path / "out" / "small.safetensors").provenance["steps"] == 3
+    weights = tmp_path / "out" / "small.safetensors"
+    further = run("--start", str(weights), "--out", str(tmp_path / "further"))
+    assert further.returncode == 0 and further.stderr.startswith(f"starting from the weights `{weights}`")
     again = run()
     assert again.returncode == 2
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1

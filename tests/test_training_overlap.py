@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,30 @@ def test_training_runs_resumes_and_loads(tmp_path: Path) -> None:
     resumed = train(TINY, out=tmp_path / "b", resume=True, validate_every=100)
     ours, theirs = (checkpoint.read(r.checkpoint).tensors for r in (result, resumed))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_time_limit_holds_while_the_scenes_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_CHUNK", 8)
+    monkeypatch.setattr(node_pairs, "_KEPT", 4)
+    made = []
+    scene_pairs = pool.scene_pairs
+
+    def slowly(*arguments, **options):  # type: ignore[no-untyped-def]
+        made.append(options["kind"])
+        time.sleep(0.3)
+        return scene_pairs(*arguments, **options)
+
+    monkeypatch.setattr(pool, "scene_pairs", slowly)
+    data = OverlapData(shapes=0.6, scenes=8, points=300, workers=0)
+    config = replace(TINY, data=data, optimiser=replace(TINY.optimiser, steps=1))
+    said: list[str] = []
+    stopped = train(config, out=tmp_path, time_limit=0.2, announce=said.append)
+    assert (stopped.step, stopped.finished) == (0, False) and stopped.checkpoint.exists()
+    assert said[0] == "starting from scratch, with random weights" and "what is made is kept" in said[1]
+    assert len(made) == 1
+    finished = train(config, out=tmp_path, resume=True, announce=said.append)
+    assert finished.finished and len(made) == len(set(made)) == 4  # nothing was made twice
+    assert len(said) == 3
 
 
 @pytest.mark.slow

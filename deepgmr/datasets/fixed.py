@@ -20,8 +20,8 @@ from deepgmr.datasets.batch import PairBatch
 from deepgmr.datasets.hdf5 import decoded, open_hdf5, read_dataset
 from deepgmr.errors import InvalidConfig, InvalidFile
 from deepgmr.files.disk import replacing
+from deepgmr.transform import is_rigid
 
-_RIGID_TOLERANCE = 1e-4
 _ROWS: dict[str, Any] = {"label": np.int64, "axisymmetric": np.bool_, "unseen": np.bool_}
 _GROUPS = {"rooms": ("3dmatch", "room"), "lidar": ("kitti", "lidar")}
 
@@ -311,12 +311,7 @@ def _check(suite: PairSuite, path: Path) -> None:
                 )
             if not np.isfinite(cloud).all():
                 raise InvalidFile(f"{path}: `{key}` of pair {name} holds NaN or infinite coordinates")
-    finite = np.isfinite(suite.transforms).all(axis=(1, 2))
-    matrices = np.where(finite[:, None, None], suite.transforms, np.eye(4))
-    rotations, bottoms = matrices[:, :3, :3], matrices[:, 3]
-    skew = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    rigid = finite & (skew < _RIGID_TOLERANCE) & (np.linalg.det(rotations) > 0)
-    rigid &= np.abs(bottoms - [0, 0, 0, 1]).max(axis=1) < _RIGID_TOLERANCE
+    rigid = is_rigid(suite.transforms)
     if not rigid.all():
         first = suite.names[int(np.flatnonzero(~rigid)[0])]
         raise InvalidFile(f"{path}: {int((~rigid).sum())} transforms are not rigid motions, the first is pair {first}")

@@ -19,6 +19,10 @@ _CHUNK = 128  # pairs a file
 _FIELDS = ("source", "target", "rotation", "translation", "overlap")
 
 
+class Stopped(Exception):
+    """The filling of a pool was stopped; what was made stays."""
+
+
 @dataclass(frozen=True, eq=False)
 class ScenePool:
     """Pairs of scans of one kind of scene: (n, points, 3) float32 in metres, memory-mapped, with their motions."""
@@ -45,11 +49,13 @@ def fill_pool(
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> ScenePool:
     """Make what is missing of `count` pairs (rounded up to whole files) in a folder, and open them.
 
     Every file's content follows from seed, kind, points and its number, so an interrupted call goes on where it
-    stopped. Raises `InvalidConfig` for a count below 1; `InvalidFile` if the folder cannot be written.
+    stopped. Raises `InvalidConfig` for a count below 1; `InvalidFile` if the folder cannot be written; `Stopped` as
+    soon as `stop`, asked before every file that is to be made, says so.
     """
     if count < 1:
         raise InvalidConfig(f"a pool of {count} pairs is empty; give at least 1")
@@ -58,6 +64,8 @@ def fill_pool(
     for index, stem in enumerate(files):
         last = stem.with_name(f"{stem.name}.{_FIELDS[-1]}.npy")
         if not last.exists():
+            if stop is not None and stop():
+                raise Stopped
             pairs = scene_pairs(_CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
             motion = pairs.target_from_source
             values = (pairs.source, pairs.target, motion.rotation, motion.translation, pairs.overlap)

@@ -15,7 +15,7 @@ Method = Callable[[np.ndarray, np.ndarray], Any]
 Factory = Callable[..., Method]  # (argument, *, seed, max_rotation_degrees) -> Method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """The least a method returns."""
 

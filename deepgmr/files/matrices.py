@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from deepgmr.errors import InvalidFile, InvalidTransform
+from deepgmr.errors import InvalidFile
 from deepgmr.files.arrays import checked_array
 from deepgmr.files.disk import check_readable, reason, replacing
 
 KEYS = ("target_from_source", "transform", "transformation", "matrix", "T")
-TOLERANCE = 1e-4  # texts with five digits must pass; a scale or a shear must not
 
 
 def read_transform(path: str | Path) -> np.ndarray:
@@ -43,8 +42,9 @@ def read_transform(path: str | Path) -> np.ndarray:
         raise InvalidFile(f"{path}: cannot be read as 4 rows of 4 numbers ({reason(error)[:100]})") from None
     except OSError as error:
         raise InvalidFile(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from None
-    check_rigid(path, matrix)
-    return matrix
+    from deepgmr.transform import rigid_matrix  # here: torch takes long to import, and most files are clouds
+
+    return rigid_matrix(matrix, str(path))
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -68,34 +68,12 @@ def _parsed(path: Path, text: str) -> Any:
     return [flat[i : i + 4] for i in range(0, 16, 4)] if text.count("]") == 5 and len(flat) == 16 else numbers
 
 
-def check_rigid(origin: object, matrix: np.ndarray) -> None:
-    """Raise InvalidTransform, beginning with `origin`, unless the matrix is a rotation and a translation."""
-    if matrix.shape != (4, 4):
-        raise InvalidTransform(f"{origin}: a motion is a 4x4 matrix, got shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
-        raise InvalidTransform(
-            f"{origin}: the matrix has {int((~np.isfinite(matrix)).sum())} entries that are not finite"
-        )
-    if np.abs(matrix[3] - [0.0, 0.0, 0.0, 1.0]).max() > TOLERANCE:
-        hint = "; it seems transposed" if np.abs(matrix[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() <= TOLERANCE else ""
-        raise InvalidTransform(f"{origin}: the last row must be 0 0 0 1, got {matrix[3].tolist()}{hint}")
-    rotation = matrix[:3, :3]
-    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if off > TOLERANCE:
-        scale = float(np.cbrt(abs(np.linalg.det(rotation))))
-        raise InvalidTransform(
-            f"{origin}: the upper left 3x3 is no rotation (off by {off:.2g}, scale {scale:.4g}); "
-            "remove scale and shear, and give more digits if it was rounded"
-        )
-    if np.linalg.det(rotation) < 0:
-        raise InvalidTransform(f"{origin}: the upper left 3x3 is a reflection (determinant -1); a motion has +1")
-
-
 def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
     """Write a (4, 4) motion with every digit, by suffix: .npy, .json, anything else as text. Whole or not at all."""
+    from deepgmr.transform import rigid_matrix  # here, as above
+
     path = Path(path)
-    matrix = np.asarray(target_from_source, dtype=np.float64)
-    check_rigid(path, matrix)
+    matrix = rigid_matrix(target_from_source, str(path))
     with replacing(path) as stream:
         if path.suffix.lower() == ".npy":
             np.save(stream, matrix, allow_pickle=False)

@@ -32,12 +32,11 @@ _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 27}  # entries of a distance matrix held 
 # -- frames and neighbours -------------------------------------------------------------------------------------
 
 
-def unit_frame(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def unit_frame(points: Tensor, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     """Clouds (*B, N, 3) about their centroids at unit root-mean-square radius, with centre (*B, 3) and scale (*B).
 
     Centre and scale are float64 and the subtraction is done there, so a cloud at 5e6 m keeps its millimetres; the
-    points come back in float32. A cloud of coincident points has
-    scale 1 and all its points at the origin.
+    points come back in `dtype`. A cloud of coincident points has scale 1 and all its points at the origin.
     """
     exact = points.double()
     origin = exact[..., :1, :]  # a running mean about the first point: large coordinates do not eat the small ones
@@ -45,7 +44,7 @@ def unit_frame(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     centred = exact - centre
     scale = centred.square().sum(-1).mean(-1).sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (centred / scale[..., None, None]).float(), centre.squeeze(-2), scale
+    return (centred / scale[..., None, None]).to(dtype), centre.squeeze(-2), scale
 
 
 @dataclass(frozen=True, eq=False)

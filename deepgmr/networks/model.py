@@ -109,6 +109,11 @@ class DeepGMR(nn.Module):
             landmarks=self.config.landmarks,
         )
 
+    @property
+    def precision(self) -> torch.dtype:
+        """What geometry is computed in: the dtype of the weights, but float32 for weights in half precision."""
+        return torch.promote_types(self.feature_mean.dtype, torch.float32)
+
     def forward(self, source: Tensor, target: Tensor, *, queries: tuple[Tensor, Tensor] | None = None) -> Prediction:
         """The motion that takes each source cloud (B, N, 3) onto its target cloud (B, M, 3).
 
@@ -120,8 +125,8 @@ class DeepGMR(nn.Module):
         """
         minimum = self.config.neighbours + 1 if self.config.features == "rri" else 3
         check_clouds(source, target, minimum=minimum)
-        source_unit, source_centre, source_scale = unit_frame(source)
-        target_unit, target_centre, target_scale = unit_frame(target)
+        source_unit, source_centre, source_scale = unit_frame(source, dtype=self.precision)
+        target_unit, target_centre, target_scale = unit_frame(target, dtype=self.precision)
         source_rows, target_rows = queries or (None, None)
         source_share, target_share = self._responsibilities(source_unit, target_unit, source_rows, target_rows)
         with torch.autocast(source.device.type, enabled=False):
@@ -154,11 +159,12 @@ class DeepGMR(nn.Module):
             first, second = self.logits(torch.cat([source, target]), rows).chunk(2)
         else:
             first, second = self.logits(source, source_rows), self.logits(target, target_rows)
-        return first.float().softmax(-1), second.float().softmax(-1)
+        return first.to(source.dtype).softmax(-1), second.to(target.dtype).softmax(-1)
 
     def logits(self, points: Tensor, queries: Tensor | None = None) -> Tensor:
         """Logits (B, Q, J) of the points (or of the queried ones) of clouds (B, N, 3) in their unit frames."""
-        return self.pointnet(self.describe(points, queries), _taken(points, queries))
+        features = self.describe(points, queries).to(self.feature_mean.dtype)
+        return self.pointnet(features, _taken(points, queries))
 
     def describe(self, points: Tensor, queries: Tensor | None = None) -> Tensor:
         """Standardised features (B, Q, F) of clouds (B, N, 3) in their unit frames."""
@@ -187,7 +193,7 @@ class DeepGMR(nn.Module):
             return
         self.feature_mean.zero_()
         self.feature_deviation.fill_(1.0)
-        points = unit_frame(clouds)[0]
+        points = unit_frame(clouds, dtype=self.precision)[0]
         kind = self.config.features
         raw = local_moments(points, scales=self.config.scales) if kind == "moments" else self._rri(points)
         flat = raw.flatten(0, -2)

@@ -89,9 +89,10 @@ class OverlapNetwork(nn.Module):
                 x, y = across(x, y), across(y, x)
         x, y = self.norm(x), self.norm(y)
         with torch.autocast(x.device.type, enabled=False):
-            a, b = self.match(x.float()), self.match(y.float())
+            x, y = x.to(self.match.weight.dtype), y.to(self.match.weight.dtype)
+            a, b = self.match(x), self.match(y)
             similarity = a @ b.mT / self.config.width**0.5
-            overlaps = self.overlap(x.float()).squeeze(-1), self.overlap(y.float()).squeeze(-1)
+            overlaps = self.overlap(x).squeeze(-1), self.overlap(y).squeeze(-1)
         return OverlapPrediction(similarity, *overlaps, weighted=self.config.overlap)
 
     def _described(self, nodes: Nodes) -> Tensor:
@@ -128,7 +129,7 @@ class GeometryBias(nn.Module):
     def forward(self, nodes: Nodes) -> Tensor:
         """(B, blocks, heads, J, J)."""
         count = nodes.points.shape[1]
-        features = _geometry(nodes.points, nodes.normals).flatten(2)  # (B, features, J * J)
+        features = _geometry(nodes.points, nodes.normals).flatten(2).to(self.first.weight.dtype)  # (B, features, J * J)
         # Batched products: a folded one would come out transposed.
         first, second = (layer.weight.expand(len(features), -1, -1) for layer in (self.first, self.second))
         bias = second.bmm(functional.relu(first.bmm(features)))

@@ -75,7 +75,7 @@ class PointNet(nn.Module):
         local = self.encoder(features)  # (B, N, encoder[-1])
         hidden = self.local(local) + self.describe_cloud(local).unsqueeze(-2)
         if self.along is not None and self.landmarks is not None:
-            hidden = hidden + self.along(place(self.landmarks, local, points))
+            hidden = hidden + self.along(place(self.landmarks, local, points).to(self.along.weight.dtype))
         return self.head(self.decoder(self.entry(hidden)))
 
     def describe_cloud(self, local: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class PointNet(nn.Module):
 def place(landmarks: nn.Linear, local: Tensor, points: Tensor) -> Tensor:
     """Where each point (B, N, 3) lies along the landmarks and along their cross products (B, N, 2 landmarks)."""
     with torch.autocast(local.device.type, enabled=False):
-        share = landmarks(local.to(points.dtype))  # (B, N, landmarks)
+        share = landmarks(local.to(landmarks.weight.dtype)).to(points.dtype)  # (B, N, landmarks)
         share = share - share.mean(-2, keepdim=True)
         vectors = share.mT @ points / points.shape[-2]  # (B, landmarks, 3)
         length = (vectors.square().sum((-2, -1), keepdim=True) + 1e-8).sqrt()
@@ -115,7 +115,8 @@ class PoseTransformer(nn.Module):
         self.decoder = nn.Sequential(shared_mlp(256, (128, 64)), last)
 
     def forward(self, points: Tensor) -> Tensor:
-        first, second = self.decoder(self.encoder(points).amax(-2)).float().split(3, dim=-1)
+        cast = points.to(next(self.parameters()).dtype)
+        first, second = self.decoder(self.encoder(cast).amax(-2)).to(points.dtype).split(3, dim=-1)
         x = nn.functional.normalize(first, dim=-1)
         y = nn.functional.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1)
         return torch.stack([x, y, torch.linalg.cross(x, y, dim=-1)], dim=-2)

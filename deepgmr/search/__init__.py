@@ -5,7 +5,7 @@ from deepgmr.search.grid import grid_motions
 from deepgmr.search.learned import LearnedMatches, match_nodes
 from deepgmr.search.matches import Matches, consistent_motions, match
 from deepgmr.search.prior import Prior
-from deepgmr.search.ranking import Ranking, distinct, first_look, rank, unlikeness
+from deepgmr.search.ranking import Ranking, accidents, distinct, first_look, rank, unlikeness
 
 __all__ = [
     "Prior",
@@ -19,6 +19,7 @@ __all__ = [
     "Ranking",
     "first_look",
     "rank",
+    "accidents",
     "distinct",
     "unlikeness",
 ]

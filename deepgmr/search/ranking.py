@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import gammaln
 from torch import Tensor
 
 from deepgmr.surface import Surface
-from deepgmr.transform import RigidTransform, rotation_angle
+from deepgmr.transform import RigidTransform, rotation_angle, rotation_grid
 
 _SIGMA = 0.5  # standard deviation of the place of a component, in spacings: half-way to its neighbours
 _SIGMA_NORMAL = 0.7  # and of its normal, a unit vector
@@ -24,6 +25,11 @@ _ALONG = 0.05  # weight of a gap along the surface, beside one across it: sample
 _BELIEF = 0.01  # share of the components that stands for what is believed of motions under which nothing meets:
 _BY_CHANCE = {"misfit": 0.2, "looseness": 0.2, "bend": 0.2, "relief": 0.03}  # squared, in spacings, or 1 - cosine
 _ROUND = 12  # neighbours that say how much relief a surface has
+
+_ELSEWHERE = 32  # places the smaller surface is put at, to see how closely it meets the other by chance
+_RARE = 0.02  # share of those gaps below which their number is too small to count; the chance is a ball's volume there
+_LEAST_CHANCE = 1e-12
+_SIDES = torch.cat([torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])
 
 # What speaks for a hypothesis, in nats. `python scripts/calibrate.py` fits and prints these numbers.
 WEIGHTS = {"score": 27.0, "misfit": -8.2, "looseness": -7.0, "bend": 6.0, "relief": 8.5}
@@ -89,6 +95,37 @@ def oriented_divergence(square: Tensor, cosine: Tensor, sigma: float) -> Tensor:
     twice one minus their cosine.
     """
     return square / (2 * sigma**2) + (1 - cosine.abs()) / _SIGMA_NORMAL**2
+
+
+def accidents(motion: RigidTransform, source: Surface, target: Surface, *, components: int = 64) -> float:
+    """Log of how many motions would, by chance, bring the smaller surface as close to the other as this one does.
+
+    The a-contrario test of Moisan and Stival (IJCV 2004, eq. 3): any three matches make a motion, so of k components
+    with a counterpart within a distance only k - 3 speak for it, each as much as such a counterpart is rare about the
+    surface turned and shifted anyhow. Above zero the meeting is worth nothing, as it must be for a handful of points.
+    """
+    if len(source) > len(target):
+        return accidents(motion.inverse(), target, source, components=components)
+    reach = _REACH * max(source.spacing, target.spacing)
+    points, other = source.points.double(), target.tree
+    gaps = np.sort(other.query(motion.apply(points).numpy(), distance_upper_bound=reach)[0])
+    gaps = gaps[np.isfinite(gaps)]
+    n, k = len(source), np.arange(4, len(gaps) + 1)
+    if not len(k):
+        return math.log(n) + 3 * math.log(len(target))
+    centre = points.mean(0)
+    offset = (points - centre)[:: max(1, n // components)]
+    shift = 0.5 * offset.square().sum(-1).mean().sqrt() * _SIDES[torch.arange(_ELSEWHERE) % len(_SIDES)]
+    turned = offset @ rotation_grid(_ELSEWHERE, dtype=torch.float64).mT  # (G, J, 3)
+    elsewhere = (turned + shift.unsqueeze(1) + motion.apply(centre[None])).flatten(0, 1)
+    chance = np.sort(other.query(elsewhere.numpy(), distance_upper_bound=reach)[0])
+    rare = float(np.clip(chance[int(_RARE * len(chance))], 1e-12, reach))
+    rate = np.where(
+        gaps > rare, np.searchsorted(chance, gaps, side="right") / len(chance), _RARE * (gaps / rare) ** 3
+    ).clip(_LEAST_CHANCE)
+    choices = gammaln(n + 1) - gammaln(n - k + 1) - gammaln(k - 2) - math.log(6)  # C(n, k) C(k, 3)
+    expected = math.log(n) + 3 * math.log(len(target)) + choices + (k - 3) * np.log(rate[3:])
+    return float(expected.min())
 
 
 # -- how two surfaces meet -------------------------------------------------------------------------------------

@@ -108,10 +108,7 @@ class OverlapTraining:
 AnyTraining = TrainingConfig | OverlapTraining
 
 DEEPGMR_PRESETS: dict[str, TrainingConfig] = {
-    "deepgmr": TrainingConfig(
-        start="deepgmr-unseen",
-        optimiser=OptimiserConfig(steps=4000, rate=1.5e-3),
-    ),
+    "deepgmr": TrainingConfig(optimiser=OptimiserConfig(steps=4000, rate=1.5e-3)),
     "deepgmr-unseen": TrainingConfig(name="deepgmr-unseen", data=DataConfig(categories=20)),
     "paper": TrainingConfig(
         name="paper",

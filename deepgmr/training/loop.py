@@ -23,7 +23,7 @@ from deepgmr.training.tasks import PairTask, Task
 Progress = Callable[[Mapping[str, float]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Where a training stopped."""
 
@@ -42,6 +42,7 @@ def train(
     resume: bool = False,
     time_limit: float | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
     device: str | None = None,
     checkpoint_seconds: float = 120.0,
     log_every: int = 25,
@@ -54,9 +55,10 @@ def train(
     data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout;
                   for the overlap network: where its pool of scenes is kept, by default `out`/pool
     resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
-    time_limit    seconds of wall clock after which to save and stop; a later resume goes on from there
+    time_limit    seconds of wall clock after which to save and stop, data still to be made included; a later resume
+                  goes on from there
     progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
-
+    announce      called with a sentence on where the training starts from, and on a stop before its first step
     keep_every    also write the weights of every so many steps, as NAME-STEP.safetensors, to look back at; 0 for none
 
     Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
@@ -70,8 +72,17 @@ def train(
     run.begin(resume=resume)
     report = _Report(run, progress, tensorboard=tensorboard)
     steps, last_save = config.optimiser.steps, start
+    say = announce if announce is not None and rank == 0 else lambda sentence: None
+    say(_origin(run))
     with _interrupts() as interrupted:
-        while run.step < steps:
+
+        def over() -> bool:
+            return bool(interrupted) or (time_limit is not None and time.monotonic() - start >= time_limit)
+
+        ready = not run.agree(not task.prepare(over))
+        if not ready:
+            say("stopped while the data was made; what is made is kept, and resuming makes the rest")
+        while ready and run.step < steps:
             report.add(run.advance())
             if run.step % validate_every == 0 or run.step == steps:
                 report.validate()
@@ -80,12 +91,11 @@ def train(
             if keep_every and run.step % keep_every == 0:
                 run.save()
                 run.publish(f"{config.name}-{run.step}")
-            now = time.monotonic()
-            if run.agree(bool(interrupted) or (time_limit is not None and now - start >= time_limit)):
+            if run.agree(over()):
                 break
-            if now - last_save >= checkpoint_seconds:
+            if time.monotonic() - last_save >= checkpoint_seconds:
                 run.save()
-                last_save = now
+                last_save = time.monotonic()
     run.save()
     if run.step >= steps:
         run.publish()
@@ -99,6 +109,13 @@ def _task(config: AnyTraining, data: str | Path | None, out: Path) -> Task:
     if data is None:
         raise InvalidConfig("give the folder of ModelNet40 (data=..., on the command line --data)")
     return PairTask.from_modelnet(config, data)
+
+
+def _origin(run: Run) -> str:
+    if run.step:
+        return f"going on from {run.path} at step {run.step}"
+    start = run.config.start
+    return f"starting from the weights `{start}`" if start else "starting from scratch, with random weights"
 
 
 class _Report:

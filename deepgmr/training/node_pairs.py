@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -58,11 +59,11 @@ class BatchMaker:
         self.config, self.folder = config, Path(folder)
         self._scenes: dict[str, ScenePool] = {}
 
-    def prepare(self) -> None:
-        """Make what is missing of the scenes: minutes the first time, and then never again."""
+    def prepare(self, stop: Callable[[], bool] | None = None) -> None:
+        """Make what is missing of the scenes: minutes the first time, and then never again. Raises `Stopped`."""
         data = self.config.data
         for kind in KINDS if data.shapes < 1 else ():
-            self._scenes[kind] = fill_pool(self.folder, kind, data.scenes, data.points, seed=data.seed)
+            self._scenes[kind] = fill_pool(self.folder, kind, data.scenes, data.points, seed=data.seed, stop=stop)
 
     def group(self, step: int, index: int) -> OverlapBatch:
         """One of the groups of a step: all of one kind, drawn by the configured shares."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepgmr.datasets.pool import Stopped
 from deepgmr.datasets.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
@@ -31,9 +32,15 @@ class OverlapTask:
     def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
         self.config = config
         self.maker = BatchMaker(config, folder)
-        self.maker.prepare()
         self._workers: ProcessPoolExecutor | None = None
         self._coming: dict[tuple[int, int], Future[OverlapBatch]] = {}
+
+    def prepare(self, stop: Callable[[], bool]) -> bool:
+        try:
+            self.maker.prepare(stop)
+        except Stopped:
+            return False
+        return True
 
     def build(self, generator: torch.Generator) -> nn.Module:
         return first_network(OverlapNetwork, self.config.network, start=self.config.start, generator=generator)

@@ -52,6 +52,14 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        if self._bar is not None:
+            self._bar.console.print(sentence, markup=False, highlight=False)
+        else:
+            self.stream.write(sentence + "\n")
+            self.stream.flush()
+
     def __call__(self, row: Mapping[str, float]) -> None:
         text = describe(row)
         if self._bar is not None:

@@ -147,7 +147,8 @@ class Run:
             self.model.load_state_dict(saved.part("model"))
             average, state = saved.part("ema"), saved.part("optimizer")
             self.average = [average[name].to(self.device) for name in self.names]
-            for name, parameter in zip(self.names, self.parameters, strict=True):
+            begun = int(saved.state["step"]) > 0  # before the first step the optimiser has no state
+            for name, parameter in zip(self.names, self.parameters, strict=True) if begun else ():
                 self.optimiser.state[parameter] = {
                     key: state[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
                     for key in ("step", "exp_avg", "exp_avg_sq")

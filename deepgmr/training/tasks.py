@@ -80,6 +80,9 @@ class Task(Protocol):
     def build(self, generator: torch.Generator) -> nn.Module:
         """The network at step zero."""
 
+    def prepare(self, stop: Callable[[], bool]) -> bool:
+        """Make the data that is missing; false if `stop` said so first, and what was made is then kept."""
+
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> Any:
         """This process's share of the batch the generator describes; all shares together are what one would get."""
 
@@ -128,6 +131,9 @@ class PairTask:
         sample = torch.randint(len(self.clouds), (64,), generator=generator)
         model.calibrate(make_pairs(self.clouds[sample], self.config.data.protocol, generator=generator).source)
         return model
+
+    def prepare(self, stop: Callable[[], bool]) -> bool:
+        return True
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
         rows = torch.randint(len(self.clouds), (self.config.optimiser.batch,), generator=generator)
