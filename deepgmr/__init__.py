@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepgmr import divergence, errors
-    from deepgmr.checkpoint import load
-    from deepgmr.confidence import Status
+    from deepgmr.geometry.transform import RigidTransform
+    from deepgmr.io.checkpoint import load
     from deepgmr.mixture import GaussianMixture
-    from deepgmr.registration import Registration, register, register_batch
-    from deepgmr.solver import solve_rigid
-    from deepgmr.transform import RigidTransform
+    from deepgmr.mixture.solver import solve_rigid
+    from deepgmr.pipeline.judge import Status
+    from deepgmr.pipeline.registrar import Registration, register, register_batch
 
 __version__ = "0.1.0"
 
 _HOME = {
     "errors": "deepgmr.errors",
-    "RigidTransform": "deepgmr.transform",
-    "GaussianMixture": "deepgmr.mixture",
+    "RigidTransform": "deepgmr.geometry.transform",
+    "GaussianMixture": "deepgmr.mixture.gaussian_mixture",
     "divergence": "deepgmr.divergence",
-    "solve_rigid": "deepgmr.solver",
-    "Status": "deepgmr.confidence",
-    "load": "deepgmr.checkpoint",
-    "register": "deepgmr.registration",
-    "register_batch": "deepgmr.registration",
-    "Registration": "deepgmr.registration",
+    "solve_rigid": "deepgmr.mixture.solver",
+    "Status": "deepgmr.pipeline.judge",
+    "load": "deepgmr.io.checkpoint",
+    "register": "deepgmr.pipeline.registrar",
+    "register_batch": "deepgmr.pipeline.registrar",
+    "Registration": "deepgmr.pipeline.registrar",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.errors import InvalidInput
-from deepgmr.transform import RigidTransform, rotation_angle
+from deepgmr.geometry.transform import RigidTransform, rotation_angle
 
 
 def rotation_error(estimate: RigidTransform, truth: RigidTransform) -> Tensor:

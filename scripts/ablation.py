@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepgmr import checkpoint, metrics
-from deepgmr.datasets.fixed import PairSuite, read_suite
+from deepgmr import metrics
+from deepgmr.datasets.suites.fixed import PairSuite, read_suite
+from deepgmr.geometry.procrustes import nearest_rotation
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.io import checkpoint
 from deepgmr.mixture import GaussianMixture
+from deepgmr.mixture.solver import solve_rigid
 from deepgmr.networks import PRESETS as NETWORKS
 from deepgmr.networks import DeepGMR
-from deepgmr.procrustes import nearest_rotation
-from deepgmr.solver import solve_rigid
 from deepgmr.training import DEEPGMR_PRESETS, PairTask, TrainingConfig, train
-from deepgmr.transform import RigidTransform
 
 
 def rows(base: TrainingConfig) -> dict[str, TrainingConfig]:

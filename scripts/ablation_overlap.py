@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from calibrate import Case, cases
 
-from deepgmr import registration
-from deepgmr.checkpoint import load
+from deepgmr.io.checkpoint import load
 from deepgmr.networks import OverlapNetwork
-from deepgmr.registration import EFFORTS, Effort, register
-from deepgmr.search import Ranking
+from deepgmr.pipeline import registrar as registration
+from deepgmr.pipeline.registrar import EFFORTS, Effort, register
+from deepgmr.pipeline.search import Ranking
 from deepgmr.training import PRESETS, OverlapTraining, train
 
 KINDS = ("resampled", "crop70", "crop50", "crop70 resampled", "crop50 resampled", "seen", "room", "street", "tabletop")

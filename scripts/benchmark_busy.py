@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from deepgmr import register
-from deepgmr.datasets.pairs import PROTOCOLS, make_pairs
-from deepgmr.datasets.shapes import sample_shapes
-from deepgmr.files.disk import replacing
+from deepgmr.datasets.pairs.protocols import PROTOCOLS, make_pairs
+from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.io.disk import replacing
 
 
 def main() -> None:

@@ -24,16 +24,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepgmr import checkpoint
-from deepgmr.datasets.pairs import PairBatch, make_pairs
+from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.io import checkpoint
 from deepgmr.mixture import GaussianMixture
+from deepgmr.mixture.solver import solve_rigid
 from deepgmr.networks import PRESETS, DeepGMR
 from deepgmr.networks.features import unit_frame
 from deepgmr.networks.pointnet import place
-from deepgmr.solver import solve_rigid
 from deepgmr.training import DEEPGMR_PRESETS as TRAININGS
 from deepgmr.training import PairTask
-from deepgmr.transform import RigidTransform
 
 # -- the plain formulation ---------------------------------------------------------------------------------------------
 

@@ -22,10 +22,10 @@ import scipy
 import torch
 from scipy.spatial.transform import Rotation
 
+from deepgmr.geometry.procrustes import weighted_procrustes
+from deepgmr.geometry.transform import RigidTransform, rotation_angle
 from deepgmr.mixture import GaussianMixture
-from deepgmr.procrustes import weighted_procrustes
-from deepgmr.solver import solve_rigid
-from deepgmr.transform import RigidTransform, rotation_angle
+from deepgmr.mixture.solver import solve_rigid
 
 
 def make_pairs(count: int, components: int, dtype: torch.dtype) -> tuple[GaussianMixture, GaussianMixture]:

@@ -25,18 +25,19 @@ import torch
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 
-from deepgmr import metrics, search
-from deepgmr.clouds import Frame
-from deepgmr.confidence import Evidence, ceiling, features
-from deepgmr.datasets.batch import PairBatch
-from deepgmr.datasets.pairs import PROTOCOLS, Crop, Disjoint, Jitter, Move, Outliers, Step, Thin, make_pairs
-from deepgmr.datasets.scenes import scene_pairs
-from deepgmr.datasets.shapes import sample_shapes
-from deepgmr.refine import refine_together
-from deepgmr.registration import register
-from deepgmr.search.ranking import WEIGHTS
-from deepgmr.surface import surfaces
-from deepgmr.transform import RigidTransform, random_rotations
+from deepgmr import metrics
+from deepgmr.datasets.pairs.batch import PairBatch
+from deepgmr.datasets.pairs.protocols import PROTOCOLS, Crop, Disjoint, Jitter, Move, Outliers, Step, Thin, make_pairs
+from deepgmr.datasets.worlds.scenes import scene_pairs
+from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.geometry.transform import RigidTransform, random_rotations
+from deepgmr.pipeline import search
+from deepgmr.pipeline.clouds import Frame
+from deepgmr.pipeline.judge import Evidence, ceiling, features
+from deepgmr.pipeline.refine import refine_together
+from deepgmr.pipeline.registrar import register
+from deepgmr.pipeline.search.ranking import WEIGHTS
+from deepgmr.pipeline.surface import surfaces
 
 Judge = Callable[[np.ndarray], bool]
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepgmr import registration, search
-from deepgmr.datasets.fixed import PairSuite, read_suite
+from deepgmr.datasets.suites.fixed import PairSuite, read_suite
+from deepgmr.pipeline import registrar as registration
+from deepgmr.pipeline import search
 
 STEPS: dict[str, tuple[Any, tuple[str, ...]]] = {  # where the functions are looked up when `register` runs
     "components": (registration, ("surfaces",)),

@@ -25,7 +25,7 @@ import torch
 
 from deepgmr import metrics
 from deepgmr.errors import DeepGMRError, InvalidFile, InvalidInput, MissingDependency
-from deepgmr.files.disk import check_readable, check_writable, replacing
+from deepgmr.io.disk import check_readable, check_writable, replacing
 
 BINS = 10
 BLUE, GREY = "#0072B2", "#6B6B6B"

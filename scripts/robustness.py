@@ -31,8 +31,8 @@ from benchmark import MAKERS, NEEDS, VOXELS, chatter_on_stderr, limit_threads, w
 if TYPE_CHECKING:
     import torch
 
-    from deepgmr.datasets.batch import PairBatch
-    from deepgmr.datasets.fixed import PairSuite
+    from deepgmr.datasets.pairs.batch import PairBatch
+    from deepgmr.datasets.suites.fixed import PairSuite
 
 OURS = "register"
 PEERS = ("ransac", "kiss", "fgr", "icp")
@@ -125,9 +125,9 @@ def make_suite(setting: Setting, pairs: int, seed: int) -> PairSuite:
     """The pairs of one point of a curve. Pair i is of the same shape cut along the same direction at every point."""
     import torch
 
-    from deepgmr.datasets.fixed import PairSuite
-    from deepgmr.datasets.pairs import Jitter, Move, Outliers, make_pairs
-    from deepgmr.datasets.shapes import sample_shapes
+    from deepgmr.datasets.pairs.protocols import Jitter, Move, Outliers, make_pairs
+    from deepgmr.datasets.suites.fixed import PairSuite
+    from deepgmr.datasets.worlds.shapes import sample_shapes
 
     spread = math.sqrt(setting.density)
     cut = Facing(setting.overlap, round(setting.points / spread), round(setting.points * spread))
@@ -449,7 +449,7 @@ def main(arguments: list[str] | None = None) -> int:
     from reliability import check_picture
 
     from deepgmr.errors import DeepGMRError, InvalidConfig
-    from deepgmr.files.disk import check_writable, replacing
+    from deepgmr.io.disk import check_writable, replacing
 
     torch.set_num_threads(options.threads)
 

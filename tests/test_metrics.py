@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from deepgmr import metrics
 from deepgmr.errors import InvalidInput
-from deepgmr.transform import RigidTransform, so3_exp
+from deepgmr.geometry.transform import RigidTransform, so3_exp
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepgmr.datasets.fixed import PairSuite
-from deepgmr.datasets.pairs import make_pairs
-from deepgmr.datasets.shapes import sample_shapes
+from deepgmr.datasets.pairs.protocols import make_pairs
+from deepgmr.datasets.suites.fixed import PairSuite
+from deepgmr.datasets.worlds.shapes import sample_shapes
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -47,7 +47,9 @@ def test_the_profile_accounts_for_all_of_the_time() -> None:
     assert sum(steps) + column["other"] == pytest.approx(column["all"])
     assert min(steps) >= 0 and column["other"] > 0
     assert column["components"] > 0 and column["refinement"] > 0 and column["polish"] > 0
-    from deepgmr import registration, search  # the timers are gone again
+    from deepgmr.pipeline import registrar as registration
+    from deepgmr.pipeline import search  # the timers are gone again
 
-    assert registration.polish.__module__ == "deepgmr.refine" and search.rank.__module__ == "deepgmr.search.ranking"
+    assert registration.polish.__module__ == "deepgmr.pipeline.refine"
+    assert search.rank.__module__ == "deepgmr.pipeline.search.ranking"
     assert np.isfinite(list(column.values())).all()

@@ -28,13 +28,13 @@ def _identity(argument: str | None, *, seed: int, max_rotation_degrees: float | 
 
 
 def _register(argument: str | None, *, seed: int, max_rotation_degrees: float | None) -> Method:
-    from deepgmr.registration import register  # here: reads trained weights
+    from deepgmr.pipeline.registrar import register  # here: reads trained weights
 
     return lambda source, target: register(source, target, seed=seed, max_rotation_degrees=max_rotation_degrees)
 
 
 def _network(argument: str | None, *, seed: int, max_rotation_degrees: float | None) -> Method:
-    from deepgmr.checkpoint import load  # here: reads trained weights
+    from deepgmr.io.checkpoint import load  # here: reads trained weights
 
     model = load(argument or "deepgmr").eval()
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
-from deepgmr.datasets.fixed import PairSuite, read_suite
+from deepgmr.datasets.suites.fixed import PairSuite, read_suite
 from deepgmr.errors import InvalidConfig, InvalidFile, InvalidInput, InvalidMixture
 from deepgmr.evaluation.methods import Method, make_methods
 from deepgmr.evaluation.tables import RIGHT, Outcome, Table
-from deepgmr.transform import RigidTransform
+from deepgmr.geometry.transform import RigidTransform
 
 Progress = Callable[[str, float], None]
 

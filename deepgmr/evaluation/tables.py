@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
-from deepgmr.files.disk import replacing
+from deepgmr.io.disk import replacing
 
 RIGHT = 0.05  # a ModelNet answer is right below this mean distance; shapes have radius 1
 COARSE = 0.2  # the recall threshold of the paper

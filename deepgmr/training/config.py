@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepgmr import checkpoint
-from deepgmr.datasets.pairs import PROTOCOLS
+from deepgmr.datasets.pairs.protocols import PROTOCOLS
 from deepgmr.errors import InvalidConfig
-from deepgmr.networks.model import PRESETS as NETWORKS
-from deepgmr.networks.model import NetworkConfig
+from deepgmr.io import checkpoint
+from deepgmr.networks.deepgmr import PRESETS as NETWORKS
+from deepgmr.networks.deepgmr import NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig
 
 LOSS_NAMES = (
@@ -28,7 +28,7 @@ LOSS_NAMES = (
 class DataConfig:
     """Which pairs."""
 
-    protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.PROTOCOLS`
+    protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.protocols.PROTOCOLS`
     categories: int = 40  # the first so many
     queries: int = 512  # points whose responsibilities are computed, corresponding ones in both clouds; 0: all
 

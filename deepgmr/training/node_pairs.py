@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from deepgmr.datasets.batch import PairBatch
-from deepgmr.datasets.pairs import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
-from deepgmr.datasets.pool import ScenePool, fill_pool, mixed_generator
-from deepgmr.datasets.scenes import KINDS
-from deepgmr.datasets.shapes import sample_shapes
+from deepgmr.datasets.pairs.batch import PairBatch
+from deepgmr.datasets.pairs.pool import ScenePool, fill_pool, mixed_generator
+from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
+from deepgmr.datasets.worlds.scenes import KINDS
+from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.networks.features import farthest_points
 from deepgmr.networks.patches import MEMBERS, SCALES, Nodes, estimate_normals, nodes_of
 from deepgmr.training.config import OverlapTraining
-from deepgmr.transform import RigidTransform
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """How the overlap network is trained: on procedural pairs alone, made as they are needed.
 
-Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pool`). A batch
+Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pairs.pool`). A batch
 follows from the seed of its step alone, so worker processes can make the next batches while the network learns, and
 a resumed training sees the same ones.
 """
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepgmr.datasets.pool import Stopped
-from deepgmr.datasets.scenes import KINDS
+from deepgmr.datasets.pairs.pool import Stopped
+from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepgmr import checkpoint
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.io import checkpoint
 from deepgmr.training.config import AnyTraining, OptimiserConfig
 from deepgmr.training.tasks import Task, to_device
 

@@ -1,0 +1,1 @@
+"""What `register` is, a step a room, in order."""

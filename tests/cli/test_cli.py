@@ -1,0 +1,535 @@
+"""The terminal: what is printed where, what is written when, and the exit codes.
+
+The plumbing is tested with a stand-in for the registration, so that what it is given and what becomes of its answer
+are known exactly; at the end the real thing runs on the sample pair and on clouds that cannot be registered.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+import deepgmr
+from deepgmr import cli
+from deepgmr.errors import InvalidCloud, NumericalWarning
+from deepgmr.io import CloudFile, read_cloud, read_transform, transformed, write_cloud, write_transform
+
+MOTION = np.eye(4)
+MOTION[:3, :3] = Rotation.from_rotvec([0.1, 2.0, -0.4]).as_matrix()
+MOTION[:3, 3] = (1 / 3, -np.pi, 1e-9)
+POINTS = np.random.default_rng(1).normal(size=(40, 3))
+
+
+@dataclass
+class StandIn:
+    """In place of deepgmr.pipeline.registrar: remembers what it was asked, answers what it was told."""
+
+    status: str = "ok"
+    notes: tuple[str, ...] = ()
+    covariance: np.ndarray = field(default_factory=lambda: np.diag([1e-4] * 6))
+    before: Callable[[], object] = lambda: None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def register(self, source: np.ndarray, target: np.ndarray, **options: Any) -> SimpleNamespace:
+        self.calls.append({"source": source, "target": target, **options})
+        if options["progress"] is not None:
+            options["progress"]("searching", 0.5)
+        self.before()
+        return SimpleNamespace(
+            target_from_source=MOTION,
+            confidence=0.875,
+            overlap=0.5,
+            score=0.75,
+            covariance=self.covariance,
+            status=SimpleNamespace(value=self.status),
+            sentence=f"It is {self.status};\ndo something.",
+            alternatives=(SimpleNamespace(target_from_source=np.eye(4), score=0.125),),
+            notes=self.notes,
+        )
+
+
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    double = StandIn()
+    module = ModuleType("deepgmr.pipeline.registrar")
+    module.register = double.register  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "deepgmr.pipeline.registrar", module)
+    monkeypatch.setattr("deepgmr.pipeline.registrar", module, raising=False)
+    return double
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[str]:
+    """A source with colours and normals, and a target, as paths."""
+    properties = {name: np.full(40, value, np.float32) for name, value in (("nx", 0), ("ny", 0), ("nz", 1))}
+    properties["red"] = np.arange(40, dtype=np.uint8)
+    write_cloud(tmp_path / "src.ply", CloudFile(POINTS, properties))
+    write_cloud(tmp_path / "tgt.ply", CloudFile(POINTS[::-1]))
+    return [str(tmp_path / "src.ply"), str(tmp_path / "tgt.ply")]
+
+
+def assert_refused(capsys: pytest.CaptureFixture[str], code: int, words: str) -> None:
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith("register: error: ")
+    assert words in printed.err
+
+
+# -- answers -----------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_for_numpy_and_for_people(
+    pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.register_main(pair) == 0
+    printed = capsys.readouterr()
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
+    assert printed.out.splitlines()[4:] == ["# ok: confidence 0.875, overlap 0.500. It is ok; do something."]
+    assert printed.err == ""
+    np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
+    np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    assert standin.calls[0] == {
+        **{"initial": None, "max_rotation_degrees": None, "seed": 0, "refine": True},
+        **{"drop_invalid": False, "progress": None},
+    }
+
+
+def test_the_verb_is_the_same_command(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["register", *pair]) == 0
+    one = capsys.readouterr().out
+    assert cli.register_main(pair) == 0
+    assert capsys.readouterr().out == one
+
+
+def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
+    write_transform(tmp_path / "T0.txt", MOTION)
+    options = ["--initial", str(tmp_path / "T0.txt"), "--max-rotation", "45", "--seed", "7"]
+    assert cli.register_main([*pair, *options, "--no-refine", "--drop-invalid"]) == 0
+    call = standin.calls[0]
+    np.testing.assert_array_equal(call["initial"], MOTION)
+    assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+
+
+def test_json_is_one_object_whatever_libraries_print(
+    pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standin.before = lambda: sys.stdout.write("a library says hello\n")
+    standin.covariance = np.full((6, 6), np.inf)
+    standin.notes = ("the units look different",)
+    assert cli.register_main([*pair, "--json"]) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert printed.out.count("\n") == 1
+    np.testing.assert_array_equal(answer["target_from_source"], MOTION)
+    assert answer["registered"] is True and answer["status"] == "ok" and answer["confidence"] == 0.875
+    assert answer["overlap"] == 0.5 and answer["score"] == 0.75 and answer["notes"] == ["the units look different"]
+    assert answer["covariance"] == [[None] * 6] * 6
+    assert answer["alternatives"] == [{"target_from_source": np.eye(4).tolist(), "score": 0.125}]
+    assert answer["source"] == {"path": pair[0], "points": 40}
+    assert printed.err == "a library says hello\n"
+
+
+def test_outputs_are_written(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, matrix = tmp_path / "moved.ply", tmp_path / "T.json"
+    assert cli.register_main([*pair, "-o", str(moved), "--transform", str(matrix)]) == 0
+    expected, found = transformed(read_cloud(pair[0]), MOTION), read_cloud(moved)
+    np.testing.assert_array_equal(found.points, expected.points)
+    assert list(found.properties) == ["nx", "ny", "nz", "red"]
+    np.testing.assert_array_equal(found.properties["ny"], expected.properties["ny"])
+    np.testing.assert_array_equal(found.properties["red"], np.arange(40))
+    np.testing.assert_array_equal(read_transform(matrix), MOTION)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_the_output_cannot_hold_is_said(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.register_main([*pair, "-o", str(tmp_path / "moved.npy")]) == 0
+    assert capsys.readouterr().err == "note: .npy cannot hold nx, ny, nz, red; a .ply or .npz can hold more\n"
+
+
+@pytest.mark.parametrize("status", ["ambiguous", "degenerate", "low_overlap", "uncertain"])
+def test_an_answer_not_to_be_trusted_is_still_given(
+    pair: list[str], standin: StandIn, tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standin.status = status
+    standin.notes = ("look at it",)
+    assert cli.register_main([*pair, "-o", str(tmp_path / "moved.pcd")]) == 3
+    printed = capsys.readouterr()
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
+    assert printed.out.splitlines()[-1].startswith(f"# {status}: ")
+    assert printed.err == "note: look at it\n"
+    assert len(read_cloud(tmp_path / "moved.pcd")) == 40
+    assert cli.register_main([*pair, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["registered"] is False
+
+
+def test_verbose_speaks_on_stderr_only(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.register_main([*pair, "-v"]) == 0
+    printed = capsys.readouterr()
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
+    assert f"source: {pair[0]}: ply, 40 points, with nx, ny, nz, red" in printed.err
+    assert "rotation 0.992 degrees, translation 0.0173" in printed.err  # sqrt(3e-4) rad
+    assert "alternative, score 0.125" in printed.err
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    pair: list[str], standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert cli.register_main(pair) == 0
+    assert "searching" in screen.getvalue()
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_warnings_are_one_line(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    def warn() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("a jitter of\n1e-9", NumericalWarning, stacklevel=1)
+
+    standin.before = warn
+    assert cli.register_main(pair) == 0
+    assert capsys.readouterr().err == "register: warning: a jitter of 1e-9\n"
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.ply", None, "no such file"),
+        ("empty.ply", b"", "is empty (0 bytes)"),
+        ("cut.ply", b"ply\nformat ascii 1.0\nelement vertex 3\n", "no end_header"),
+        ("words.xyz", b"1 2 3\n4 five 6\n", "'five'"),
+        ("columns.csv", b"1,2\n3,4\n", "2 columns"),
+        ("broken.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "broken.obj"),
+        ("broken.las", b"LASF" + bytes(300), "broken.las"),
+        ("huge.pts", b"1000000000000\n1 2 3\n", "promises 1,000,000,000,000 points"),
+    ],
+)
+@pytest.mark.parametrize("role", [0, 1])
+def test_bad_files(
+    pair: list[str],
+    standin: StandIn,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    words: str,
+    role: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    pair[role] = str(tmp_path / name)
+    code = cli.register_main([*pair, "-o", str(tmp_path / "out.ply"), "--transform", str(tmp_path / "T.txt"), "--json"])
+    assert_refused(capsys, code, words)
+    assert standin.calls == []
+    assert not (tmp_path / "out.ply").exists() and not (tmp_path / "T.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "{}/no/a.ply"], "there is no folder"),
+        (["-o", "{}"], "no suffix names no format"),
+        (["-o", "{}/a.jpg"], "the suffix .jpg names no format"),
+        (["-o", "{}/a.stl"], "the source has only points"),
+        (["-o", "{}/src.ply"], "is named twice"),
+        (["-o", "{}/x.txt", "--transform", "{}/../{name}/x.txt"], "is named twice"),
+        (["--transform", "{}"], "is a directory"),
+        (["--transform", "/dev/null"], "not a regular file"),
+        (["--initial", "{}/no.txt"], "no such file"),
+        (["--initial", "{}/src.ply"], "src.ply: is not text"),
+        (["--max-rotation", "0"], "at most 180 degrees, got 0"),
+        (["--max-rotation", "nan"], "at most 180 degrees, got nan"),
+    ],
+)
+def test_bad_options_are_found_before_anything_is_computed(
+    pair: list[str],
+    standin: StandIn,
+    tmp_path: Path,
+    options: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    places = [option.replace("{name}", tmp_path.name).replace("{}", str(tmp_path)) for option in options]
+    assert_refused(capsys, cli.register_main([*pair, *places]), words)
+    assert standin.calls == []
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_output_is_looked_at_before_the_clouds(
+    pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused(capsys, cli.register_main(["no.ply", pair[1], "-o", "a.jpg"]), "the suffix .jpg")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["one.ply"], ["a", "b", "c"], ["a", "b", "--nonsense"], ["a", "b", "--seed", "x"]]
+)
+def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.register_main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "Usage: register" in printed.err and "Traceback" not in printed.err
+
+
+def test_a_refused_cloud_names_its_file(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud")
+
+    standin.before = refuse
+    assert_refused(capsys, cli.register_main(pair), f"{pair[1]}: target: 3 of 40 points are NaN; clean the cloud")
+
+
+def test_too_little_memory(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise MemoryError
+
+    standin.before = refuse
+    assert_refused(capsys, cli.register_main(pair), "not enough memory")
+
+
+def test_interruption(pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    standin.before = interrupt
+    before = sorted(tmp_path.iterdir())
+    assert cli.register_main([*pair, "-o", str(tmp_path / "moved.ply")]) == 130
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == "register: interrupted, nothing more was written\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# -- the process -------------------------------------------------------------------------------------------------
+
+
+def _python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    root = Path(deepgmr.__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], text=True, env=environment, timeout=120, **options)
+
+
+def test_help_and_refusals_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from deepgmr import cli\n"
+        "codes = [cli.register_main(['--help']), cli.register_main(['no.ply', 'no.ply']), cli.main(['--version'])]\n"
+        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'plotly', 'small_gicp'} & set(sys.modules)\n"
+        "sys.exit(f'{codes} {slow}' if slow or codes != [0, 2, 0] else 0)\n"
+    )
+    done = _python(code, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    for option in ("--output", "--transform", "--json", "--initial", "--max-rotation", "--seed", "--no-refine"):
+        assert option in done.stdout
+    assert f"deepgmr {version('deepgmr')}" in done.stdout
+
+
+def test_a_damaged_laz_is_one_line(pair: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("laspy")
+    write_cloud(tmp_path / "a.laz", CloudFile(POINTS))
+    (tmp_path / "cut.laz").write_bytes((tmp_path / "a.laz").read_bytes()[:-150])
+    arguments = [str(tmp_path / "cut.laz"), pair[1]]
+    code = f"import sys; from deepgmr import cli; sys.exit(cli.register_main({arguments!r}))"
+    done = _python(code, capture_output=True)  # a process of its own: laspy also logs, and pytest would swallow that
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "cut.laz" in done.stderr
+
+
+def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
+    code = (
+        "import sys; from types import ModuleType; import deepgmr.pipeline, test_cli\n"
+        "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
+        f"sys.exit(deepgmr.cli.register_main({pair!r}))\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + code
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head -0` would
+    try:
+        done = _python(code, stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Three pairs in the layout of the 2020 release; the first needs no motion."""
+    sources = np.random.default_rng(4).normal(size=(3, 64, 3)).astype(np.float32)
+    motions = np.stack([np.eye(4), MOTION, MOTION]).astype(np.float32)
+    targets = np.einsum("bij,bnj->bni", motions[:, :3, :3], sources) + motions[:, None, :3, 3]
+    with h5py.File(tmp_path / "tiny.h5", "w") as file:
+        file["source"], file["target"], file["transform"] = sources, targets, motions
+    return tmp_path / "tiny.h5"
+
+
+def test_evaluate_prints_a_table_and_writes_json(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert cli.main(["evaluate", str(suite), "--method", "identity", "--json", str(out), "--limit", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "tiny: 2 pairs" in printed.out and "identity" in printed.out
+    table = json.loads(out.read_text())["tables"][0]
+    assert table["summary"][0]["method"] == "identity" and len(table["pairs"]["name"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no.h5", "--method", "identity"], "no.h5"),
+        (["{suite}", "--method", "nonsense"], "nonsense"),
+        (["{suite}", "--method", "identity", "--json", "no/folder/out.json"], "there is no folder"),
+    ],
+)
+def test_evaluate_refuses(suite: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["evaluate", *(argument.replace("{suite}", str(suite)) for argument in arguments)])
+    printed = capsys.readouterr()
+    assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert words in printed.err
+
+
+# -- the real thing ----------------------------------------------------------------------------------------------
+
+
+def _error(estimate: np.ndarray, truth: np.ndarray, points: np.ndarray) -> tuple[float, float]:
+    """Rotation error in degrees, displacement of the points' centroid."""
+    turn = Rotation.from_matrix(estimate[:3, :3] @ truth[:3, :3].T).magnitude()
+    centre = np.append(points.mean(axis=0), 1.0)
+    return float(np.degrees(turn)), float(np.linalg.norm(((estimate - truth) @ centre)[:3]))
+
+
+def _assert_registers(pair: list[Path], truth: np.ndarray, out: str) -> None:
+    answer = json.loads(out)
+    degrees, distance = _error(np.array(answer["target_from_source"]), truth, read_cloud(pair[0]).points)
+    assert degrees < 1.0 and distance < 0.001
+
+
+def test_the_sample_pair(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [sample / "sample_source.ply", sample / "sample_target.ply"]
+    truth = read_transform(sample / "sample_target_from_source.txt")
+    assert cli.register_main([*map(str, pair), "--json", "-o", str(tmp_path / "moved.ply")]) == 0
+    _assert_registers(pair, truth, capsys.readouterr().out)
+    assert list(read_cloud(tmp_path / "moved.ply").properties) == ["nx", "ny", "nz", "red", "green", "blue"]
+    assert cli.register_main([*map(str, pair[::-1]), "--json"]) == 0
+    _assert_registers(pair[::-1], np.linalg.inv(truth), capsys.readouterr().out)
+
+
+def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shared / "scans" / "ply"
+    pair = [folder / "bunny_source.ply", folder / "bunny_target.ply"]
+    truth = read_transform(folder / "bunny_target_from_source.txt")
+    for clouds, motion in ((pair, truth), (pair[::-1], np.linalg.inv(truth))):
+        assert cli.register_main([*map(str, clouds), "--json"]) == 0
+        _assert_registers(clouds, motion, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (POINTS[:1], "1 usable points"),
+        (POINTS[:2], "2 usable points"),
+        (np.ones((40, 3)), "equal"),
+        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "3 of 40 points have NaN or infinite"),
+        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "2 of 40 points have NaN or infinite"),
+        (POINTS * 1000.0, "millimetres"),
+    ],
+)
+def test_clouds_that_are_refused(
+    pair: list[str], tmp_path: Path, points: np.ndarray, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cloud(tmp_path / "bad.ply", CloudFile(points))
+    code = cli.register_main([str(tmp_path / "bad.ply"), pair[1], "-o", str(tmp_path / "out.ply")])
+    assert_refused(capsys, code, words)
+    assert not (tmp_path / "out.ply").exists()
+
+
+def test_invalid_points_are_dropped_when_asked(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = read_cloud(sample / "sample_source.ply")
+    cloud.points[::100] = np.nan
+    write_cloud(tmp_path / "holes.ply", cloud)
+    pair = [tmp_path / "holes.ply", sample / "sample_target.ply"]
+    options = ["--json", "--drop-invalid", "-o", str(tmp_path / "moved.ply")]
+    assert cli.register_main([*map(str, pair), *options]) == 0
+    answer = np.array(json.loads(capsys.readouterr().out)["target_from_source"])
+    finite = np.isfinite(cloud.points).all(axis=1)
+    truth = read_transform(sample / "sample_target_from_source.txt")
+    degrees, distance = _error(answer, truth, cloud.points[finite])
+    assert degrees < 1.0 and distance < 0.001
+    moved = read_cloud(tmp_path / "moved.ply")  # every row is still there, with its properties
+    np.testing.assert_array_equal(np.isfinite(moved.points).all(axis=1), finite)
+
+
+def _shape(kind: str, generator: np.random.Generator, count: int = 2000) -> np.ndarray:
+    if kind == "line":
+        return generator.uniform(-1, 1, (count, 1)) * [1.0, 2.0, 3.0]
+    if kind == "sphere":
+        directions = generator.normal(size=(count, 3))
+        return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    flat = generator.uniform(-1, 1, (count, 3))
+    flat[:, 2] = np.where(np.arange(count) % 2, 0.0, 0.5)
+    return flat * [5.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["line", "sphere", "two planes"])
+def test_geometry_without_an_answer_is_not_trusted(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(11)
+    write_cloud(tmp_path / "a.ply", CloudFile(_shape(kind, generator)))
+    write_cloud(tmp_path / "b.ply", transformed(CloudFile(_shape(kind, generator)), MOTION))
+    assert cli.register_main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["registered"] is False and answer["status"] in ("degenerate", "ambiguous")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "configuration file or --preset"),
+        (["a.toml", "--preset", "deepgmr"], "not both"),
+        (["--preset", "nothing"], "unknown preset `nothing`"),
+        (["missing.toml"], "missing.toml"),
+        (["--preset", "deepgmr"], "no_such_data"),
+        (["--preset", "overlap", "--start", "nothing"], "nothing"),
+    ],
+)
+def test_training_refuses_what_it_cannot_start(tmp_path, capsys, arguments, words) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["train", *arguments, "--data", str(tmp_path / "no_such_data"), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and len(captured.err.splitlines()) == 1
+    assert captured.out == "" and not out.exists()
