@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
+from deepgmr.geometry.frames import unit_frame
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.mixture import GaussianMixture
 from deepgmr.mixture.solver import solve_rigid
 from deepgmr.networks import PRESETS, DeepGMR
-from deepgmr.networks.features import unit_frame
 from deepgmr.networks.pointnet import place
 from deepgmr.training import DEEPGMR_PRESETS as TRAININGS
 from deepgmr.training import PairTask

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.disk import replacing
 from deepgmr.networks.deepgmr import DeepGMR, NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig, OverlapNetwork
+from deepgmr.plain import from_plain, to_plain
 
 FORMAT = "deepgmr"
 VERSION = 1
@@ -32,8 +33,6 @@ KINDS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "deepgmr": (NetworkConfig, DeepGMR),
     "overlap": (OverlapConfig, OverlapNetwork),
 }
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,46 +173,3 @@ def _resolve(name_or_path: str | Path) -> Path:
             return file
     names = ", ".join(bundled()) or "none"
     raise InvalidCheckpoint(f"`{name_or_path}` is neither a file nor bundled weights; the bundled ones are: {names}")
-
-
-# -- configurations as plain values ----------------------------------------------------------------------------
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-    """A dataclass (of dataclasses) as JSON and TOML can hold it."""
-    return json.loads(json.dumps(asdict(config)))
-
-
-def from_plain(config_class: type[Config], values: Mapping[str, Any], *, where: str = "") -> Config:
-    """A frozen dataclass from plain values; keys left out keep their defaults.
-
-    Raises `InvalidConfig`, naming the key, for a key the class does not have or a value of another type.
-    """
-    if not isinstance(values, Mapping):
-        raise InvalidConfig(f"`{where.rstrip('.')}` must be a table, got {values!r}")
-    hints = get_type_hints(config_class)
-    names = [item.name for item in fields(config_class)]  # type: ignore[arg-type]
-    unknown = [key for key in values if key not in names]
-    if unknown:
-        raise InvalidConfig(f"unknown key `{where}{unknown[0]}`; the keys are {', '.join(names)}")
-    converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
-    return config_class(**converted)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_plain(hint, value, where=f"{where}.")
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    if type(None) in arguments and (
-        value is None or any(isinstance(value, a) for a in arguments if isinstance(a, type))
-    ):
-        return value
-    raise InvalidConfig(f"`{where}` must be {getattr(hint, '__name__', hint)}, got {value!r}")

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from deepgmr.errors import InvalidCloud, InvalidConfig
+from deepgmr.geometry.frames import unit_frame
+from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.mixture import GaussianMixture
 from deepgmr.mixture.solver import Solution, solve_rigid
-from deepgmr.networks.features import ORDERS, SCALES, gather_points, local_moments, moments_width, rri, unit_frame
+from deepgmr.networks.moments import SCALES, local_moments, moments_width
 from deepgmr.networks.pointnet import PointNet, PoseTransformer
+from deepgmr.networks.rri import ORDERS, rri
 
 FEATURES = ("moments", "rri", "xyz", "tnet")
 _FLOOR = 1e-5  # of the cloud's variance: float32 rounds the scatter of a flat cloud by up to a twentieth of this

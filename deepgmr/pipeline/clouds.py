@@ -1,13 +1,8 @@
-"""What a cloud must be: checked once at the door, then centred and scaled in float64 and undone exactly.
-
-Survey coordinates (5e6 m with millimetre detail) do not fit float32, so the centre is subtracted in float64
-before anything is cast, and the answer is carried back in float64.
-"""
+"""What a cloud must be: checked once at the door."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +11,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
-from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.settings import JudgeSettings
 
 SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
-_FAR, _MOST = 10.0, 0.9  # times the radius that holds this share of a cloud: far outside
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
-_UNIT_RATIO = 200.0  # clouds whose sizes differ by more than this cannot overlap usefully: 1000 is mm against m
-_SIZE_NOTE = 3.0  # a difference in size worth a word where the answer is in doubt
-UNLIKE_SIZES = 6.0  # one that two views of a thing do not show: worth a word in any case, and no long search
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,
@@ -82,70 +73,9 @@ def as_points(
     return points
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """The common frame in which a pair is computed: each cloud about its own centre, both at one scale.
-
-    `x_frame = (x - centre) / scale`, so a motion found in the frame is carried back by `undo` without the
-    large coordinates ever having been rounded.
-    """
-
-    source_centre: np.ndarray  # (3,) float64
-    target_centre: np.ndarray  # (3,) float64
-    scale: float  # input units per frame unit
-
-    @classmethod
-    def of(cls, source: np.ndarray, target: np.ndarray) -> Frame:
-        """The frame of two checked clouds: centroids, and twice the larger root-mean-square radius."""
-        source_centre, source_radius = _centre_and_radius(source)
-        target_centre, target_radius = _centre_and_radius(target)
-        return cls(source_centre, target_centre, 2.0 * max(source_radius, target_radius))
-
-    def source(self, points: np.ndarray, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Source points (N, 3) in the frame."""
-        return torch.from_numpy((points - self.source_centre) / self.scale).to(dtype)
-
-    def target(self, points: np.ndarray, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Target points (M, 3) in the frame."""
-        return torch.from_numpy((points - self.target_centre) / self.scale).to(dtype)
-
-    def undo(self, target_from_source: RigidTransform) -> np.ndarray:
-        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input."""
-        matrix = target_from_source.matrix.detach().double().cpu().numpy()
-        out = matrix.copy()
-        moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source_centre)
-        out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target_centre - moved
-        return out
-
-    def enter(self, matrix: np.ndarray) -> RigidTransform:
-        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
-        inside = np.array(matrix, dtype=np.float64)
-        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source_centre)
-        inside[..., :3, 3] = (inside[..., :3, 3] + moved - self.target_centre) / self.scale
-        return RigidTransform.from_matrix(torch.from_numpy(inside))
-
-
-def without_far(points: np.ndarray) -> tuple[np.ndarray, int]:
-    """The points (N, 3) without those far outside, and how many these are: they would set the scale of everything.
-
-    Far outside is beyond ten times the radius, about the median point, that holds nine tenths of the points. What a
-    scanner sees at the end of a street is nearer than that; a reflection of the sun is not.
-    """
-    distance = _from_the_middle(points)
-    far = distance > _FAR * np.quantile(distance, _MOST) if len(points) else np.zeros(0, dtype=bool)
-    count = int(far.sum())
-    kept = points[~far] if count else points
-    return (kept, count) if (kept != kept[:1]).any() else (points, 0)
-
-
-def size_ratio(source: np.ndarray, target: np.ndarray) -> float:
-    """How many times larger the source is than the target, by the median distance from the median point."""
-    return _median_radius(source) / _median_radius(target)
-
-
-def check_units(ratio: float) -> None:
-    """Raise `InvalidCloud` if the clouds differ so much in size, by `size_ratio`, that their units must differ."""
-    if max(ratio, 1 / ratio) > _UNIT_RATIO:
+def check_units(ratio: float, settings: JudgeSettings) -> None:
+    """Raise `InvalidCloud` if the clouds differ so much in size, by `Pair.size_ratio`, that their units must differ."""
+    if max(ratio, 1 / ratio) > settings.other_units:
         larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
         raise InvalidCloud(
             f"the {larger} is {max(ratio, 1 / ratio):.0f} times larger than the {smaller}; a rigid motion cannot "
@@ -153,10 +83,10 @@ def check_units(ratio: float) -> None:
         )
 
 
-def size_note(ratio: float, *, doubtful: bool) -> str | None:
-    """A sentence for clouds that differ in size, by `size_ratio`, more than two views of one thing do; else None."""
+def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
+    """A sentence for clouds that differ in size, by `Pair.size_ratio`, more than two views of one thing do; else None."""
     factor = max(ratio, 1 / ratio)
-    if factor < (_SIZE_NOTE if doubtful else UNLIKE_SIZES):
+    if factor < (settings.odd_size if doubtful else settings.odd_size_sure):
         return None
     larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
     return (
@@ -190,13 +120,6 @@ def coarse_step(points: np.ndarray) -> float | None:
     places = np.unique(points, axis=0)
     sample = places[:: max(1, len(places) // 1000)]
     return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
-
-
-def _centre_and_radius(points: np.ndarray) -> tuple[np.ndarray, float]:
-    # A running mean about the first point: the plain sum of 1e7 coordinates near 5e6 loses the last millimetres.
-    origin = points[0]
-    centre = origin + (points - origin).mean(axis=0)
-    return centre, float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
 
 
 def _median_radius(points: np.ndarray) -> float:

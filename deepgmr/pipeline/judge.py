@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-_TIED = 1.5  # nats of plausibility within which another pose explains the clouds as well
-_FREE = 0.004  # observability below which the clouds can slide or turn on one another ...
-_NEARLY_FREE = 0.03  # ... and below which they can if, besides, another pose explains them as well
-_LOW_OVERLAP = 0.12
-_TRUSTED = 0.5
-_SURE = 20.0  # nats of standing beyond which more means nothing
-_WIDE = 3.0  # nats of margin beyond which more means nothing
-_LEAST, _LEAST_OBSERVABILITY = 0.05, 1e-4  # keep logarithms finite
+import torch
+
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import JudgeSettings, RankSettings
+
+FEATURES = ("standing", "margin", "log_overlap", "misfit", "looseness", "relief", "log_observability")
 
 
 class Status(str, Enum):
@@ -56,14 +57,13 @@ class Status(str, Enum):
 class Evidence:
     """What speaks for and against an answer; every number is free of units.
 
-    `misfit`, `looseness` and `relief` are those of `deepgmr.pipeline.search.Ranking`, `accidents` is that of
-    `deepgmr.pipeline.search.accidents`, at the winner.
+    `misfit`, `looseness` and `relief` are those of `deepgmr.pipeline.rank.Terms`, at the answer.
     """
 
-    score: float  # of the winner, in [0, 1]
-    standing: float  # log odds of the winner, and of poses that are as good as the same for the shape, against the rest
+    score: float  # of the answer, in [0, 1]
+    standing: float  # log odds of the answer, and of poses that are as good as the same for the shape, against the rest
     share: float  # of the probability, in (0, 1], that is not with poses which put the shape somewhere else entirely
-    margin: float  # nats by which the winner is more plausible than the best other pose, symmetries included
+    margin: float  # nats by which the answer is more plausible than the best other pose, symmetries included
     source_overlap: float
     target_overlap: float
     misfit: float
@@ -72,75 +72,99 @@ class Evidence:
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
 
-    @property
-    def tied(self) -> bool:
-        """Whether another pose explains the clouds as well as the winner, be it a symmetry or a mistake."""
-        return self.margin < _TIED
+
+def weigh(
+    poses: RigidTransform, terms: Terms, ranking: Ranking, source: Level, settings: RankSettings, *, size: float
+) -> Evidence:
+    """What speaks for the first of P different poses, the answer, against the others.
+
+    The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
+    by a symmetry, counts for the answer. How well the answer is determined is not known here, and taken to be fair.
+    """
+    plausibility = ranking.plausibility(terms).double()
+    behind = plausibility[0] - plausibility  # nats (P,)
+    odds = torch.exp(-behind)
+    apart = unlikeness(poses[0], poses, source, settings) / size
+    apart[0] = 0.0
+    elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
+    for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
+    answer = terms.row(0)
+    return Evidence(
+        score=answer["score"],
+        standing=math.log(for_it / max(against, 1e-9)),
+        share=float(odds[apart <= settings.elsewhere].sum() / odds.sum()),
+        margin=float(behind[1:].min()) if len(terms) > 1 else math.inf,
+        source_overlap=answer["source_overlap"],
+        target_overlap=answer["target_overlap"],
+        misfit=answer["misfit"],
+        looseness=answer["looseness"],
+        relief=answer["relief"],
+        accidents=-math.inf,
+        observability=0.1,
+    )
 
 
-# Logistic regression on 1,525 procedural pairs: `python scripts/calibrate.py --pairs 100` prints about these numbers,
-# which were fitted before the ceiling sent more of the unrelated pairs to a harder look.
-_INTERCEPT = 0.293
-_COEFFICIENTS = {
-    "standing": 0.705,
-    "margin": 0.289,
-    "log_overlap": 2.775,
-    "misfit": -1.629,
-    "looseness": -0.724,
-    "relief": 0.885,
-    "log_observability": 0.103,
-}
-
-
-def features(evidence: Evidence) -> dict[str, float]:
-    """The regressors of the confidence, by name."""
+def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
+    """The regressors of the confidence, by the names in `FEATURES`."""
     return {
-        "standing": math.copysign(math.sqrt(min(abs(evidence.standing), _SURE)), evidence.standing),
-        "margin": min(evidence.margin, _WIDE),
-        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + _LEAST),
+        "standing": math.copysign(math.sqrt(min(abs(evidence.standing), settings.sure)), evidence.standing),
+        "margin": min(evidence.margin, settings.wide),
+        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + settings.least_overlap),
         "misfit": evidence.misfit,
         "looseness": evidence.looseness,
         "relief": evidence.relief,
-        "log_observability": math.log10(max(evidence.observability, _LEAST_OBSERVABILITY)),
+        "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
     }
-
-
-def confidence(evidence: Evidence) -> float:
-    """The probability in (0, 1) that the answer is right up to the symmetry of the shape.
-
-    Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
-    (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric shape
-    fit equally well therefore costs little confidence; `Status.AMBIGUOUS` says so instead. Rivals that would put the
-    shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there twice, and
-    none that unrelated clouds would give as well: a handful of points fits anything somewhere.
-    """
-    values = features(evidence)
-    logit = _INTERCEPT + sum(weight * values[name] for name, weight in _COEFFICIENTS.items())
-    return min(_logistic(logit), ceiling(evidence))
 
 
 def ceiling(evidence: Evidence) -> float:
     """What no answer is surer than: its share among its rivals, and its odds against an accident."""
-    return min(evidence.share, _logistic(-evidence.accidents))
+    return min(evidence.share, logistic(-evidence.accidents))
 
 
-def _logistic(logit: float) -> float:
+def logistic(logit: float) -> float:
     return 1 / (1 + math.exp(-max(min(logit, 30.0), -30.0)))
 
 
-def judge(evidence: Evidence) -> tuple[Status, float]:
+@dataclass(frozen=True)
+class Confidence:
+    """A logistic model of how often such an answer is right, fitted on procedural pairs, under a ceiling."""
+
+    intercept: float
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        check_names("the confidence", self.weights, FEATURES)
+
+    def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
+        """The probability in (0, 1) that the answer is right up to the symmetry of the shape.
+
+        Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
+        (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric
+        shape fit equally well therefore costs little confidence; `Status.AMBIGUOUS` says so instead. Rivals that would
+        put the shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there
+        twice, and none that unrelated clouds would give as well: a handful of points fits anything somewhere.
+        """
+        values = features(evidence, settings)
+        logit = self.intercept + sum(self.weights[name] * values[name] for name in FEATURES)
+        return min(logistic(logit), ceiling(evidence))
+
+
+def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -> tuple[Status, float]:
     """The status of an answer and its confidence. Only `Status.OK` is an answer to act on.
 
     The status looks at the pose, the confidence at the shape: an answer can be ambiguous or degenerate and yet almost
     certainly one of the poses that put the source where it belongs.
     """
-    probability = confidence(evidence)
-    if evidence.observability < (_NEARLY_FREE if evidence.tied else _FREE):
+    probability = confidence.probability(evidence, settings)
+    tied = evidence.margin < settings.tied
+    if evidence.observability < (settings.nearly_free if tied else settings.free):
         return Status.DEGENERATE, probability
-    if evidence.tied and confidence(replace(evidence, standing=_SURE, share=1.0, margin=_WIDE)) >= _TRUSTED:
+    alone = replace(evidence, standing=settings.sure, share=1.0, margin=settings.wide)
+    if tied and confidence.probability(alone, settings) >= settings.shape:
         return Status.AMBIGUOUS, probability  # one of at least two that are as good
-    if probability >= _TRUSTED:
+    if probability >= settings.trust:
         return Status.OK, probability
-    if min(evidence.source_overlap, evidence.target_overlap) < _LOW_OVERLAP:
+    if min(evidence.source_overlap, evidence.target_overlap) < settings.low_overlap:
         return Status.LOW_OVERLAP, probability
     return Status.UNCERTAIN, probability

@@ -1,297 +1,334 @@
-"""`register`: from two clouds to a motion, a confidence and a covariance."""
+"""The algorithm box: from two clouds to a motion, a confidence and a covariance."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
-from deepgmr.io.checkpoint import load
-from deepgmr.mixture import GaussianMixture
-from deepgmr.networks.features import farthest_points
-from deepgmr.networks.overlap import OverlapNetwork
-from deepgmr.pipeline import search
-from deepgmr.pipeline.clouds import (
-    UNLIKE_SIZES,
-    Frame,
-    as_points,
-    check_units,
-    coarse_step,
-    size_note,
-    size_ratio,
-    without_far,
-)
-from deepgmr.pipeline.judge import Evidence, Status, confidence, judge
-from deepgmr.pipeline.refine import Polish, covariance_of, polish, refine_together
-from deepgmr.pipeline.search import Prior
-from deepgmr.pipeline.surface import Surface, surfaces
+from deepgmr.pipeline.agree import consistent_motions
+from deepgmr.pipeline.answer import Alternative, Registration, Stats
+from deepgmr.pipeline.bundle import Bundle, whole_network
+from deepgmr.pipeline.clouds import as_points, check_units, size_note
+from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
+from deepgmr.pipeline.polish import Polished, polish
+from deepgmr.pipeline.propose.descriptors import describe
+from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.propose.grid import coarse, grid_motions
+from deepgmr.pipeline.propose.learned import match_nodes
+from deepgmr.pipeline.propose.matches import Matches, match
+from deepgmr.pipeline.propose.mixtures import mixture_motion
+from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
+from deepgmr.pipeline.refine import refine
+from deepgmr.pipeline.scan import Level, Pair, Scan
+from deepgmr.pipeline.settings import LookSettings, Settings, preset
+from deepgmr.pipeline.trace import Clock, Look, Search, Trace, joined
 from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
 
-_FROM_MATCHES = 48  # hypotheses that get a first look
-_SAME_ANGLE, _SAME_DISTANCE = 0.26, 0.1  # hypotheses within 15 degrees and a tenth of the pair's size are one
-_RIVAL_ANGLE = 0.17  # answers more than 10 degrees apart are different answers
-_RIVALS = 5
-_POSES = 12  # different answers that share out the probability
-# Of the pair's size, across the surface: up to the first two poses put the source in one place, from the second on not.
-_LIKE, _UNLIKE, _ELSEWHERE = 0.01, 0.05, 0.15
-_SLACK = 0.4  # how much a right match of two nodes may change a length, in distances between nodes
-_MIXTURE = 24  # components of the mixtures whose overlap scores the rotation grid
+
+class Registrar:
+    """A bundle ready to register clouds. It is never changed by what it does, and may be shared by threads."""
+
+    def __init__(self, bundle: Bundle, settings: Settings | None = None) -> None:
+        self.bundle = bundle
+        self.settings = settings or bundle.settings
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "default", *, preset: str = "default") -> Registrar:
+        """A bundle by name or path, with the settings it was calibrated with, as a preset changes them.
+
+        Raises `InvalidCheckpoint` for a bundle that cannot be used, `InvalidConfig` for an unknown preset.
+        """
+        return _loaded(str(name_or_path), preset)
+
+    def replace(self, **changes: Any) -> Registrar:
+        """The same bundle with other settings: `registrar.replace(**{"judge.trust": 0.5})`. Raises `InvalidConfig`."""
+        return Registrar(self.bundle, self.settings.replace(**changes))
+
+    def prepare(self, cloud: Any, *, role: str = "cloud", drop_invalid: bool = False, seed: int = 0) -> Scan:
+        """A cloud, checked and framed once, to be registered as often as wanted; a `Scan` is given back as it is.
+
+        Raises `InvalidCloud`, which knows the `role`, or `InvalidFile`.
+        """
+        if isinstance(cloud, Scan):
+            return cloud
+        if isinstance(cloud, str | Path):
+            cloud = read_cloud(cloud, seed=seed).points
+        return Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
+
+    @one_thread()
+    def register(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        initial: Any = None,
+        max_rotation_degrees: float | None = None,
+        trust: float | None = None,
+        seed: int = 0,
+        refine: bool = True,
+        drop_invalid: bool = False,
+        trace: Trace | None = None,
+        progress: Progress | None = None,
+    ) -> Registration:
+        """Find the rigid motion that carries the source onto the target; see `deepgmr.register`."""
+        settings, report, clock = self._asked(trust, refine), progress or _silent, Clock()
+        report("describing", 0.0)
+        with clock("scan"):
+            prepared = (
+                self.prepare(cloud, role=role, drop_invalid=drop_invalid, seed=seed)
+                for role, cloud in (("source", source), ("target", target))
+            )
+            pair = Pair.of(*prepared)
+            check_units(pair.size_ratio, settings.judge)
+            prior = _prior(initial, max_rotation_degrees, pair)
+            search = Search(pair, pair.levels(), prior, settings, clock)  # each cloud as a mixture of disks
+
+        report("searching", 0.2)
+        for look in _looks(search):  # a harder look only where the ones before leave doubt
+            hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
+            candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
+            self._rank(search, candidates)  # by the divergence of the moved source from the target, and by gaps
+            if self._clear(search):
+                break
+
+        report("polishing", 0.8)
+        answer = self._polish(search)  # at the resolution of the data
+        evidence = self._weigh(search, observability=answer.observability)
+        status, confidence = judge(evidence, self.bundle.confidence, settings.judge)
+        report("done", 1.0)
+        if trace is not None:
+            trace.search = search
+        return self._answer(search, answer, evidence, status, confidence)
+
+    def register_batch(self, pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
+        """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
+        return [self.register(source, target, **options) for source, target in pairs]
+
+    # -- the steps ---------------------------------------------------------------------------------------------
+
+    def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
+        """The motions worth refining (H,), of all the rooms that a look asks."""
+        proposed = dict(self._proposed(look, search))
+        hypotheses = joined(list(proposed.values()))
+        if look.refined:
+            with search.clock("first look"):
+                scores = first_look(hypotheses, *search.levels, search.settings.rank)
+                hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
+        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0]))
+        return hypotheses
+
+    def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
+        settings, levels, clock, size = search.settings, search.levels, search.clock, search.pair.size
+        if look.mixtures:
+            with clock("mixtures"):
+                yield "mixtures", mixture_motion(whole_network(), *levels)
+        if look.learned:
+            with clock("network"):
+                found = match_nodes(self.bundle.network, *levels)
+            yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
+        if look.described:
+            seen = search.pair.levels(look.detail) if look.detail else levels
+            propose, agree = settings.propose, settings.agree
+            with clock("histograms"):
+                described = [describe(level, scales=propose.scales, bins=propose.bins) for level in seen]
+                matches = match(*described, propose)
+            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance * size)
+            yield "described", _agreed(matches, seen, search, tolerance=tolerance)
+        if look.grid:
+            propose = settings.propose
+            with clock("rotation grid"):
+                mixtures = [coarse(level, propose.mixture) for level in levels]
+                options = {"count": look.grid, "rotations": propose.rotations, "blur": propose.blur * size}
+                yield "grid", grid_motions(*mixtures, prior=search.prior, **options)
+        if search.prior.initial is not None:
+            yield "given", search.prior.initial[None]
+
+    def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
+        with search.clock("refinement"):
+            if not look.refined:
+                candidates = search.prior.apply(hypotheses)
+            else:
+                settings, size = search.settings.refine, search.pair.size
+                candidates = refine(hypotheses, *search.levels, search.prior, settings, size=size)
+        search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates)
+        return candidates
+
+    def _rank(self, search: Search, candidates: RigidTransform) -> None:
+        """Measure the new candidates, put all of them in order, and weigh what speaks for the first."""
+        settings = search.settings.rank
+        with search.clock("ranking"):
+            search.terms = Terms.joined([search.terms, measure(candidates, *search.levels, settings)])
+            search.candidates = joined([search.candidates, candidates])
+            plausibility = self.bundle.ranking.plausibility(search.terms)
+            distance = search.settings.search.same_distance * search.pair.size
+            search.order = distinct(
+                search.candidates, plausibility, settings.poses, angle=settings.rival_angle, distance=distance
+            )
+        self._weigh(search)
+
+    def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
+        """The evidence for the first pose against the others."""
+        settings, levels, order = search.settings, search.levels, search.order
+        with search.clock("judgement"):
+            poses = search.candidates[order]
+            evidence = weigh(
+                poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, size=search.pair.size
+            )
+            chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
+            known = evidence.observability if observability is None else observability
+            search.evidence = dataclasses.replace(evidence, accidents=chance, observability=known)
+        return search.evidence
+
+    def _clear(self, search: Search) -> bool:
+        """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
+        evidence, settings = search.evidence, search.settings
+        if evidence is None or min(map(len, search.levels)) <= settings.search.few:
+            return False
+        whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
+        sure = self.bundle.confidence.probability(evidence, settings.judge) > settings.search.clear
+        return evidence.margin >= settings.judge.tied and (whole or sure)
+
+    def _polish(self, search: Search) -> Polished:
+        """The winner at the resolution of the data; it takes its own place among the candidates."""
+        settings, best = search.settings, int(search.order[0])
+        with search.clock("polish"):
+            answer = polish(
+                *search.pair.fine(settings.polish.components),
+                search.candidates[best],
+                reach=settings.polish.reach * max(level.spacing for level in search.levels),
+                settings=settings.polish,
+                refinement=settings.refine,
+            )
+            final = answer.target_from_source[None]
+            search.replace(best, final, measure(final, *search.levels, settings.rank))
+        return answer
+
+    def _answer(
+        self, search: Search, answer: Polished, evidence: Evidence, status: Status, confidence: float
+    ) -> Registration:
+        pair, settings = search.pair, search.settings
+        rivals = search.order[1 : settings.judge.rivals + 1]
+        others = zip(pair.undo(search.candidates[rivals]), search.terms.score[rivals].tolist(), strict=True)
+        units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
+        return Registration(
+            target_from_source=pair.undo(answer.target_from_source),
+            confidence=confidence,
+            covariance=_covariance(answer, pair),
+            overlap=evidence.source_overlap,
+            status=status,
+            sentence=status.sentence if units is None or status is Status.OK else units,
+            score=evidence.score,
+            evidence=evidence,
+            stats=Stats(
+                looks=len(search.looks),
+                hypotheses=len(search.terms),
+                components=(len(search.levels[0]), len(search.levels[1])),
+                milliseconds=search.clock.milliseconds,
+                bundle=self.bundle.id,
+            ),
+            alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
+            notes=(*([units] if units else []), *_left_out(source=pair.source.far, target=pair.target.far)),
+        )
+
+    def _asked(self, trust: float | None, refine: bool) -> Settings:
+        settings = self.settings
+        if trust is not None:
+            if not 0 <= trust <= 1:
+                raise InvalidConfig(f"trust must be a probability in [0, 1], got {trust}")
+            settings = dataclasses.replace(settings, judge=dataclasses.replace(settings.judge, trust=float(trust)))
+        if not refine:
+            settings = dataclasses.replace(settings, polish=dataclasses.replace(settings.polish, iterations=0))
+        return settings
 
 
-@dataclass(frozen=True)
-class Effort:
-    """Where hypotheses come from in one look at a pair, and how many are followed up."""
-
-    learned: bool  # matches of the overlap network
-    scales: tuple[int, int] | None  # neighbours in the patches that are described without training
-    refined: int  # hypotheses that are refined
-    grid: int = 0  # hypotheses from the rotation grid
-    detail: int = 0  # components that the search without training sees; 0: those of the surfaces
+@functools.cache
+def _loaded(name: str, preset_name: str) -> Registrar:
+    bundle = Bundle.load(name)
+    return Registrar(bundle, preset(preset_name, bundle.settings))
 
 
-EFFORTS = (  # one after the other, as long as there is doubt
-    Effort(learned=True, scales=None, refined=8),
-    Effort(learned=False, scales=(24, 64), refined=24, grid=12),
-    Effort(learned=False, scales=(24, 64), refined=24, detail=5000),
-)
-_CLEAR, _WHOLE = 0.8, 0.9  # confidence, or overlap, that needs no second look
-_FINER = 1.5  # times as many points as components, from which a finer look sees more
-_FEW = 50  # components up to which everything is tried: it costs nothing
-_TYPICAL = 0.1  # observability, before it is measured
-
-
-@dataclass(frozen=True, eq=False)
-class Alternative:
-    """Another motion that explains the clouds."""
-
-    target_from_source: np.ndarray  # (4, 4) float64
-    score: float  # in [0, 1], to be compared with `Registration.score`
-
-
-@dataclass(frozen=True, eq=False)
-class Registration:
-    """The answer, and how far to trust it. Lengths are in the units of the input."""
-
-    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
-    confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
-    covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation), left perturbation in the target frame
-    overlap: float  # estimated share of source points that have a counterpart in the target
-    status: Status
-    sentence: str  # the status in words, and what helps
-    score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
-    evidence: Evidence
-    alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
-    notes: tuple[str, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the answer is one to act on: the status is `Status.OK`."""
-        return self.status is Status.OK
-
-
-@one_thread()
-def register(
-    source: Any,
-    target: Any,
-    *,
-    initial: Any = None,
-    max_rotation_degrees: float | None = None,
-    seed: int = 0,
-    refine: bool = True,
-    drop_invalid: bool = False,
-    progress: Progress | None = None,
-) -> Registration:
+def register(source: Any, target: Any, **options: Any) -> Registration:
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
-    source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, or paths
+    source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
     initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
+    trust                 the confidence from which an answer is one to act on; by default .9
     seed                  of the points drawn on meshes; clouds need no chance
-    refine                False leaves out the polish at full resolution
+    refine                False leaves out the polish at the resolution of the data
     drop_invalid          leave out points with NaN or infinite coordinates instead of raising
+    trace                 a `Trace`, which then holds what was proposed, what became of it, and where the time went
     progress              called with (stage, fraction done)
 
-    Deterministic, whatever the order of the points. Raises `InvalidCloud`, `InvalidFile`, `InvalidTransform` or
-    `InvalidConfig` for input that cannot be used; geometry that cannot be answered is answered, with its `status`.
+    `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises
+    `InvalidCloud`, `InvalidFile`, `InvalidTransform` or `InvalidConfig` for input that cannot be used; geometry that
+    cannot be answered is answered, with its `status`.
     """
-    report = progress or (lambda stage, done: None)
-    source, target = _points(source, "source", drop_invalid, seed), _points(target, "target", drop_invalid, seed)
-    (source, source_far), (target, target_far) = without_far(source), without_far(target)
-    ratio = size_ratio(source, target)
-    check_units(ratio)
-    frame = Frame.of(source, target)
-    prior = _prior(initial, max_rotation_degrees, frame)
-    x, y = frame.source(source, dtype=torch.float64).numpy(), frame.target(target, dtype=torch.float64).numpy()
-
-    report("describing", 0.0)
-    p, q = surfaces(x, y)  # each cloud as a mixture of disks
-    report("searching", 0.2)
-    candidates = RigidTransform.identity((0,), dtype=torch.float64)
-    alike = max(ratio, 1 / ratio) < UNLIKE_SIZES  # no look finds the motion between millimetres and inches
-    for effort in EFFORTS if alike else EFFORTS[:1]:  # a harder look only where the first one leaves doubt
-        if effort.detail and max(len(x), len(y)) < _FINER * max(len(p), len(q)):
-            continue  # there is no finer detail to look at
-        hypotheses = _propose((x, y), (p, q), prior, effort)  # matches and rotation grid -> motions in closed form
-        candidates = _joined([candidates, refine_together(hypotheses, p, q, prior)])
-        ranking = search.rank(candidates, p, q)  # by the divergence of the moved source from the target, and by gaps
-        order = search.distinct(candidates, ranking.plausibility, _POSES, angle=_RIVAL_ANGLE, distance=_SAME_DISTANCE)
-        evidence = _evidence(candidates, ranking, order, p, q)
-        if min(len(p), len(q)) > _FEW and _clear(evidence):
-            break
-    best = candidates[int(order[0])]
-    report("polishing", 0.8)
-    answer = polish(x, y, best, reach=2 * max(p.spacing, q.spacing), iterations=10 if refine else 0)
-    report("done", 1.0)
-
-    evidence = replace(evidence, observability=answer.observability)
-    rivals = order[1 : _RIVALS + 1]
-    status, probability = judge(evidence)
-    units = size_note(ratio, doubtful=status is not Status.OK)
-    alternatives = zip(frame.undo(candidates[rivals]), ranking.scores[rivals].tolist(), strict=True)
-    return Registration(
-        target_from_source=frame.undo(answer.target_from_source),
-        confidence=probability,
-        covariance=_covariance(answer, frame),
-        overlap=evidence.source_overlap,
-        status=status,
-        sentence=status.sentence if units is None or status is Status.OK else units,
-        score=evidence.score,
-        evidence=evidence,
-        alternatives=tuple(Alternative(matrix, score) for matrix, score in alternatives),
-        notes=(
-            *([units] if units else []),
-            *_left_out(source=source_far, target=target_far),
-            *_rounding(source=source, target=target),
-        ),
-    )
+    return Registrar.load("default").register(source, target, **options)
 
 
 def register_batch(pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
     """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
-    return [register(source, target, **options) for source, target in pairs]
+    return Registrar.load("default").register_batch(pairs, **options)
 
 
-# -- the steps -----------------------------------------------------------------------------------------------
+def _silent(stage: str, done: float) -> None:
+    pass
 
 
-def _propose(
-    clouds: tuple[np.ndarray, np.ndarray], pair: tuple[Surface, Surface], prior: Prior, effort: Effort
-) -> RigidTransform:
-    """The motions worth refining (H,): from matched components, from the rotation grid, and from the caller."""
-    pool = []
-    if effort.learned:
-        found = search.match_nodes(_network(), *pair)
-        pool.append(_agreed(found.matches, *pair, prior, tolerance=_SLACK * found.gap))
-    if effort.scales is not None:
-        seen = surfaces(*clouds, components=effort.detail) if effort.detail else pair
-        matches = search.match(*(search.describe(surface, scales=effort.scales) for surface in seen))
-        pool.append(_agreed(matches, *seen, prior))
-    if effort.grid:
-        source, target = (_coarse(surface) for surface in pair)
-        pool.append(search.grid_motions(source, target, count=effort.grid, prior=prior))
-    if prior.initial is not None:
-        pool.append(prior.initial[None])
-    hypotheses = _joined(pool)
-    scores = search.first_look(hypotheses, *pair)
-    return hypotheses[search.distinct(hypotheses, scores, effort.refined, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+def _looks(search: Search) -> Iterator[LookSettings]:
+    """Those that could find more than the first."""
+    settings, scans = search.settings.search, (search.pair.source, search.pair.target)
+    points, ratio = max(len(scan.heaps) for scan in scans), search.pair.size_ratio
+    for number, look in enumerate(settings.looks):
+        if number and max(ratio, 1 / ratio) > settings.unlike:
+            return  # no look finds the motion between millimetres and inches
+        if look.detail and points < settings.finer * max(map(len, search.levels)):
+            continue  # there is no finer detail to look at
+        yield look
 
 
-def _agreed(
-    matches: search.Matches, source: Surface, target: Surface, prior: Prior, *, tolerance: float | None = None
-) -> RigidTransform:
-    motions, agreement = search.consistent_motions(matches, source, target, prior, tolerance=tolerance)
-    return motions[search.distinct(motions, agreement, _FROM_MATCHES, angle=_SAME_ANGLE, distance=_SAME_DISTANCE)]
+def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:
+    """The motions (H,) that matches agree on."""
+    settings = search.settings.agree
+    with search.clock("consistency"):
+        motions, agreement = consistent_motions(matches, *levels, search.prior, settings, tolerance=tolerance)
+        return motions[_distinct_hypotheses(motions, agreement, settings.kept, search)]
 
 
-@functools.cache
-def _network() -> OverlapNetwork:
-    network = load("overlap")
-    if not isinstance(network, OverlapNetwork):
-        raise InvalidCheckpoint(f"the bundled weights `overlap` hold a {type(network).__name__}; reinstall deepgmr")
-    return network
-
-
-def _joined(motions: list[RigidTransform]) -> RigidTransform:
-    return RigidTransform(torch.cat([m.rotation for m in motions]), torch.cat([m.translation for m in motions]))
-
-
-def _clear(evidence: Evidence) -> bool:
-    """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
-    whole = min(evidence.source_overlap, evidence.target_overlap) > _WHOLE
-    return not evidence.tied and (whole or confidence(evidence) > _CLEAR)
-
-
-def _coarse(surface: Surface) -> GaussianMixture:
-    count = min(_MIXTURE, len(surface))
-    seeds = surface.points[farthest_points(surface.points[None], count)[0]]
-    return GaussianMixture.fit(surface.points, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
-
-
-def _evidence(
-    candidates: RigidTransform, ranking: search.Ranking, order: torch.Tensor, source: Surface, target: Surface
-) -> Evidence:
-    """What speaks for the winner, `order[0]`, against the other poses in `order`, before the polish.
-
-    The poses share out the probability as the plausibilities say; a pose that puts the source where the winner does,
-    by a symmetry, counts for the winner.
-    """
-    best = int(order[0])
-    behind = (ranking.plausibility[best] - ranking.plausibility[order]).double()  # nats (P,)
-    odds = torch.exp(-behind)
-    apart = search.unlikeness(candidates[best], candidates[order], source)
-    apart[0] = 0.0
-    elsewhere = ((apart - _LIKE) / (_UNLIKE - _LIKE)).clamp(0, 1).double()  # a slight asymmetry counts in part
-    for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
-    return Evidence(
-        score=float(ranking.scores[best]),
-        standing=math.log(for_it / max(against, 1e-9)),
-        share=float(odds[apart <= _ELSEWHERE].sum() / odds.sum()),
-        margin=float(behind[1]) if len(order) > 1 else math.inf,
-        source_overlap=float(ranking.source_overlap[best]),
-        target_overlap=float(ranking.target_overlap[best]),
-        misfit=float(ranking.misfit[best]),
-        looseness=float(ranking.looseness[best]),
-        relief=float(ranking.relief[best]),
-        accidents=search.accidents(candidates[best], source, target),
-        observability=_TYPICAL,
+def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
+    settings = search.settings.search
+    return distinct(
+        motions, scores, count, angle=settings.same_angle, distance=settings.same_distance * search.pair.size
     )
 
 
-def _covariance(answer: Polish, frame: Frame) -> np.ndarray:
+def _covariance(answer: Polished, pair: Pair) -> np.ndarray:
     """From the frame (about the target's centre, unit scale) to the units and origin of the target.
 
     A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
     """
     change = np.eye(6)
-    change[3:, 3:] *= frame.scale
-    change[3:, :3] = hat(torch.from_numpy(frame.target_centre)).numpy()
-    covariance = change @ covariance_of(answer.information) @ change.T
+    change[3:, 3:] *= pair.scale
+    change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
+    covariance = change @ answer.covariance @ change.T
     return (covariance + covariance.T) / 2
 
 
-# -- what comes in -------------------------------------------------------------------------------------------
-
-
-def _points(cloud: Any, name: str, drop_invalid: bool, seed: int) -> np.ndarray:
-    """Checked points in an order that depends on the points alone, so that shuffling them changes nothing."""
-    if isinstance(cloud, str | Path):
-        cloud = read_cloud(cloud).points
-    points = as_points(cloud, name=name, drop_invalid=drop_invalid, seed=seed)
-    return points[np.lexsort(points.T)]
-
-
-def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Prior:
+def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prior:
     degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
     if not 0 < degrees <= 180:
         raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
@@ -299,21 +336,10 @@ def _prior(initial: Any, max_rotation_degrees: float | None, frame: Frame) -> Pr
         return Prior(None, math.radians(degrees))
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
-    matrix = rigid_matrix(initial, "initial")
-    return Prior(frame.enter(matrix), math.radians(degrees))
+    return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
 
 
 def _left_out(**far: int) -> Iterator[str]:
     for role, count in far.items():
         if count:
             yield f"{count:,} points of the {role} lie far outside the rest and were left out"
-
-
-def _rounding(**clouds: np.ndarray) -> Iterator[str]:
-    for name, points in clouds.items():
-        step = coarse_step(points)
-        if step is not None:
-            yield (
-                f"the coordinates of the {name} come in steps of {step:g}, all that float32 keeps at "
-                f"{np.abs(points).max():.3g}; subtract an offset in double precision before storing them as float32"
-            )

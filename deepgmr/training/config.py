@@ -9,10 +9,10 @@ from typing import Any
 
 from deepgmr.datasets.pairs.protocols import PROTOCOLS
 from deepgmr.errors import InvalidConfig
-from deepgmr.io import checkpoint
 from deepgmr.networks.deepgmr import PRESETS as NETWORKS
 from deepgmr.networks.deepgmr import NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig
+from deepgmr.plain import from_plain, to_plain
 
 LOSS_NAMES = (
     "distance",
@@ -141,9 +141,9 @@ def read_config(path: str | Path) -> AnyTraining:
         if preset not in PRESETS:
             raise InvalidConfig(f"{path}: unknown preset `{preset}`; the presets are {', '.join(PRESETS)}")
         kind = type(PRESETS[preset])
-        values = _merged(checkpoint.to_plain(PRESETS[preset]), values)
+        values = _merged(to_plain(PRESETS[preset]), values)
     try:
-        return checkpoint.from_plain(kind, values)
+        return from_plain(kind, values)
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error}") from error
 

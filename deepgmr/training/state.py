@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io import checkpoint
+from deepgmr.plain import to_plain
 from deepgmr.training.config import AnyTraining, OptimiserConfig
 from deepgmr.training.tasks import Task, to_device
 
@@ -137,7 +138,7 @@ class Run:
         if not resume:
             raise InvalidConfig(f"{self.out} already holds a training; resume it (--resume) or choose another folder")
         saved = checkpoint.read(self.path)
-        effective = checkpoint.to_plain(self.config)
+        effective = to_plain(self.config)
         different = sorted(key for key in effective if saved.provenance.get("training", {}).get(key) != effective[key])
         if different:
             raise InvalidConfig(
@@ -193,7 +194,7 @@ class Run:
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "training": checkpoint.to_plain(self.config),
+            "training": to_plain(self.config),
             "steps": self.step,
             "pairs": self.step * self.config.optimiser.batch,
             "seconds": round(self.seconds, 1),

@@ -16,10 +16,10 @@ from deepgmr import divergence, metrics
 from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
 from deepgmr.datasets.suites.modelnet import read_modelnet
 from deepgmr.errors import InvalidConfig
+from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.networks.deepgmr import DeepGMR, Prediction
-from deepgmr.networks.features import gather_points
 from deepgmr.training.config import TrainingConfig
 
 Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from deepgmr.divergence import kl_same_index
 from deepgmr.errors import InvalidCloud, InvalidConfig
+from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.transform import RigidTransform, rotation_angle
 from deepgmr.mixture import GaussianMixture
 from deepgmr.mixture.solver import solve_rigid
 from deepgmr.networks import PRESETS, DeepGMR, NetworkConfig, Prediction
-from deepgmr.networks.features import gather_points
 
 SMALL = NetworkConfig(components=8, encoder=(32,), decoder=(32, 16), pooled=16, landmarks=4)
 

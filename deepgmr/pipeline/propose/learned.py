@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepgmr.networks.features import farthest_points
+from deepgmr.geometry.neighbours import farthest_points
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.networks.patches import Nodes, nodes_of
-from deepgmr.pipeline.search.matches import Matches
-from deepgmr.pipeline.surface import Surface
+from deepgmr.pipeline.propose.matches import Matches
+from deepgmr.pipeline.scan import Level
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,10 @@ class LearnedMatches:
 
 
 @torch.inference_mode()
-def match_nodes(network: OverlapNetwork, source: Surface, target: Surface) -> LearnedMatches:
-    """The likeliest counterpart of every source node, likeliest first; nodes are components of their surface."""
+def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> LearnedMatches:
+    """The likeliest counterpart of every source node, likeliest first; nodes are components of their level."""
     spacing = max(source.spacing, target.spacing)
-    (x, at), (y, there) = (_nodes(network, surface, spacing) for surface in (source, target))
+    (x, at), (y, there) = (_nodes(network, level, spacing) for level in (source, target))
     prediction = network(x, y)
     scores, index = prediction.log_matching()[0].max(dim=1)
     order = scores.argsort(descending=True, stable=True)
@@ -40,9 +40,9 @@ def match_nodes(network: OverlapNetwork, source: Surface, target: Surface) -> Le
     )
 
 
-def _nodes(network: OverlapNetwork, surface: Surface, spacing: float) -> tuple[Nodes, Tensor]:
-    chosen = farthest_points(surface.points[None], min(network.config.nodes, len(surface)))[0]
-    return nodes_of(surface.points, surface.normals, surface.neighbours, spacing, chosen), chosen
+def _nodes(network: OverlapNetwork, level: Level, spacing: float) -> tuple[Nodes, Tensor]:
+    chosen = farthest_points(level.means[None], min(network.config.nodes, len(level)))[0]
+    return nodes_of(level.means, level.normals, level.neighbours, spacing, chosen), chosen
 
 
 def _gap(nodes: Nodes) -> float:

@@ -9,28 +9,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepgmr.geometry.neighbours import farthest_points
 from deepgmr.geometry.transform import RigidTransform, rotation_grid
 from deepgmr.mixture import GaussianMixture
-from deepgmr.pipeline.search.prior import Prior
+from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.scan import Level
 
-_ROTATIONS = 1152  # within 24 degrees of any rotation, half of them within 12
 _CHUNK = 384
 _NEGLIGIBLE = 30.0  # nats below the largest term; beyond it exp would underflow to subnormal numbers, ten times slower
-_BLUR = 0.04  # standard deviation added to the components: the reach of the grid's spacing
 
 
-def grid_motions(source: GaussianMixture, target: GaussianMixture, *, count: int, prior: Prior) -> RigidTransform:
-    """The `count` rotations about the centroids with the largest overlap integral, best first.
+def grid_motions(
+    source: GaussianMixture, target: GaussianMixture, *, count: int, prior: Prior, rotations: int = 1152, blur: float
+) -> RigidTransform:
+    """The `count` of a grid of rotations, about the centroids, with the largest overlap integral, best first.
 
     The overlap of two Gaussians is a Gaussian, so with scalar variances s_j^2 and t_k^2 the integral of the product
     of the mixtures is  sum_jk pi_j omega_k N(R mu_j - nu_k; 0, (s_j^2 + t_k^2 + blur^2) I).
     """
-    rotations = prior.near(rotation_grid(_ROTATIONS, dtype=source.dtype))
+    grid = prior.near(rotation_grid(rotations, dtype=source.dtype))
     a, b = source.means - source.mean, target.means - target.mean  # (J, 3), (K, 3)
-    variance = source.variances.unsqueeze(-1) + target.variances + _BLUR**2  # (J, K)
+    variance = source.variances.unsqueeze(-1) + target.variances + blur**2  # (J, K)
     log_weight = source.weights.log().unsqueeze(-1) + target.weights.log() - 1.5 * variance.log()
-    overlap = torch.cat([_overlap(part, a, b, variance, log_weight) for part in rotations.split(_CHUNK)])
-    chosen = rotations[overlap.topk(min(count, len(overlap))).indices]
+    overlap = torch.cat([_overlap(part, a, b, variance, log_weight) for part in grid.split(_CHUNK)])
+    chosen = grid[overlap.topk(min(count, len(overlap))).indices]
     return RigidTransform(chosen, target.mean - chosen @ source.mean)
 
 
@@ -39,3 +41,10 @@ def _overlap(rotations: Tensor, source: Tensor, target: Tensor, variance: Tensor
     squared = source.square().sum(-1, keepdim=True) + target.square().sum(-1) - 2 * moved @ target.T
     exponent = log_weight - squared / (2 * variance)
     return exponent.clamp_min(log_weight.max() - _NEGLIGIBLE).exp().sum((-1, -2))
+
+
+def coarse(level: Level, components: int) -> GaussianMixture:
+    """A mixture of a few components, enough for the rotation grid."""
+    count = min(components, len(level))
+    seeds = level.means[farthest_points(level.means[None], count)[0]]
+    return GaussianMixture.fit(level.means, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture

@@ -1,0 +1,293 @@
+"""One prepared cloud: its frame, and its pyramid of mixtures, each level built once, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepgmr.geometry.neighbours import Tree
+from deepgmr.geometry.normals import estimate_normals, towards_hollow
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
+from deepgmr.mixture import GaussianMixture
+from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
+from deepgmr.pipeline.settings import ScanSettings
+
+FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A cloud at one resolution: J disks, each round in the tangent plane and thin along the normal.
+
+    These are the covariances of generalised ICP (Segal et al. 2009). Every component weighs the same, whatever the
+    number of points in it: it stands for a piece of the surface, and not for how often a sensor looked there.
+    """
+
+    points: np.ndarray  # (J, 3) float64, in the frame
+    tree: Tree
+    settings: ScanSettings
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, points: np.ndarray, settings: ScanSettings) -> Level:
+        """The level whose components lie at points (J, 3) float64, J >= 3."""
+        return cls(points, Tree(points), settings)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """(J, 3) float32."""
+        return torch.from_numpy(self.points).float()
+
+    @cached_property
+    def spacing(self) -> float:
+        """The median distance to the nearest other component."""
+        return float(np.median(self.tree.nearest(self.points, 2)[0][:, 1]))
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """(J, K) int64: the nearest other components, nearest first."""
+        return torch.from_numpy(self.tree.nearest(self.points, min(self.settings.neighbours + 1, len(self)))[1][:, 1:])
+
+    @cached_property
+    def cloud(self) -> Any:
+        """small_gicp's cloud of the components, with normals and covariances."""
+        return self.tree.with_covariances(min(self.settings.for_normals, len(self)))
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """(J, 3) float64, unit: the direction in which the surroundings of a component spread least, of either sign."""
+        if self.tree.cloud is not None:
+            return np.array(self.cloud.normals()[:, :3])
+        return estimate_normals(
+            self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
+        )
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""
+        index = self.neighbours[:, : self.settings.for_side]
+        return towards_hollow(self.means, torch.from_numpy(self.axes).float(), index)
+
+    @cached_property
+    def heights(self) -> Tensor:
+        """(J,) the mean squared height of the nearest components over the tangent plane."""
+        offset = self.means[self.neighbours[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
+        return (offset @ self.normals.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+
+    @cached_property
+    def mixture(self) -> GaussianMixture:
+        """The level as a Gaussian mixture, float64; half-way to its neighbours a component is one deviation away."""
+        normals = torch.from_numpy(self.axes)
+        flat = torch.eye(3, dtype=normals.dtype) - (1 - self.settings.thickness) * normals.unsqueeze(
+            -1
+        ) * normals.unsqueeze(-2)
+        count = len(self)
+        return GaussianMixture(
+            weights=torch.full((count,), 1 / count, dtype=normals.dtype),
+            means=torch.from_numpy(self.points),
+            covariances=(self.settings.sigma * self.spacing) ** 2 * flat,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One cloud, checked and framed: x_frame = (x - origin) / scale, computed in float64 before anything is rounded.
+
+    Nothing here depends on the order of the points, to the last bit, and points far outside count for nothing.
+    """
+
+    origin: np.ndarray  # (3,) float64: the mean of the points, in the units of the input
+    scale: float  # input units per frame unit, a power of two: scans of one size share it, the others convert exactly
+    size: float  # twice the root-mean-square radius, in frame units: above one half, at most one
+    radius: float  # the median distance from the median point, input units
+    heaps: Heaps  # the data's own resolution, or the finest that the settings keep, about the origin, input units
+    total: int  # points that count
+    far: int  # points left out because they lie far outside
+    settings: ScanSettings
+
+    @classmethod
+    def of(cls, points: np.ndarray, settings: ScanSettings | None = None) -> Scan:
+        """Prepare checked points (N, 3) float64; see `deepgmr.pipeline.clouds.as_points`."""
+        settings = settings or ScanSettings()
+        middle = np.median(points, axis=0)
+        centred = points - middle
+        distance = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+        far = _far(distance, settings)
+        if far.any():
+            middle = np.median(points[~far], axis=0)
+            centred = points[~far] - middle
+            distance = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+        heaps = Heaps.of(centred, _power(float(distance.max())))
+        mean = heaps.sums.sum(axis=0) * (heaps.step / len(heaps))
+        spread = math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
+        heaps = Heaps(heaps.sums - np.rint(mean / heaps.step).astype(np.int64), heaps.counts, heaps.step)
+        scale = _power(2 * spread)
+        return cls(
+            origin=middle + mean,
+            scale=scale,
+            size=2 * spread / scale,
+            radius=float(np.median(distance)) or float(distance.max()),
+            heaps=_finest(heaps, spread, settings),
+            total=len(centred),
+            far=int(far.sum()),
+            settings=settings,
+        )
+
+    @cached_property
+    def _levels(self) -> dict[int | None, Level]:
+        return {}
+
+    @cached_property
+    def _counts(self) -> dict[int, int]:
+        return {}
+
+    def level(self, step: int | None) -> Level:
+        """The level on a rung of the ladder of voxel sizes; None: every heap a component."""
+        if step not in self._levels:
+            heaps = self.heaps.sorted() if step is None else self.heaps.gathered(size_of(step))
+            self._levels[step] = Level.of(heaps.means / self.scale, self.settings)
+        return self._levels[step]
+
+    def rung_for(self, components: int) -> int | None:
+        """The rung that leaves about so many components; None if the cloud has no more than that."""
+        if len(self.heaps) <= components:
+            return None
+        step = rung(self.size * self.scale / math.sqrt(components))
+        tried: dict[int, float] = {}
+        while step not in tried:
+            tried[step] = math.log(self.count(step) / components)
+            step += round(RUNGS / 2 * tried[step])  # a surface has four times as many voxels of half the size
+        return min(tried, key=lambda each: (abs(tried[each]), each))
+
+    def count(self, step: int) -> int:
+        """How many components the level on a rung has."""
+        if step not in self._counts:
+            self._counts[step] = self.heaps.count(size_of(step))
+        return self._counts[step]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two scans in one frame: each about its own origin, both at the larger of their scales."""
+
+    source: Scan
+    target: Scan
+    scale: float  # input units per frame unit
+
+    @classmethod
+    def of(cls, source: Scan, target: Scan) -> Pair:
+        return cls(source, target, max(source.scale, target.scale))
+
+    @property
+    def size(self) -> float:
+        """Of the larger cloud, in frame units, as `Scan.size`."""
+        return max(scan.size * scan.scale for scan in (self.source, self.target)) / self.scale
+
+    @property
+    def size_ratio(self) -> float:
+        """How many times larger the source is than the target, by the median distance from the median point."""
+        return self.source.radius / self.target.radius
+
+    def levels(self, components: int | None = None) -> tuple[Level, Level]:
+        """Both clouds at one resolution, so that neighbourhoods of equally many components are of equal size.
+
+        The larger has about `components`, by default what the settings say. Small clouds that are about equally dense
+        keep all their points.
+        """
+        settings, scans = self.source.settings, (self.source, self.target)
+        if components is None:
+            beyond = max(0, max(scan.total for scan in scans) - settings.fewest)
+            components = min(settings.most, settings.fewest + int(settings.share * beyond))
+        steps = [step for step in (scan.rung_for(components) for scan in scans) if step is not None]
+        step = max(steps) if steps else None
+        levels = tuple(self._level(scan, step) for scan in scans)
+        sparse, dense = sorted((level.spacing for level in levels), reverse=True)
+        if sparse > settings.uneven * dense:
+            even = rung(sparse * self.scale)
+            levels = tuple(self._level(scan, even if step is None else max(step, even)) for scan in scans)
+        return levels[0], levels[1]
+
+    def fine(self, components: int) -> tuple[Level, Level]:
+        """Each cloud at its own resolution, with about so many components or all it has."""
+        source, target = (self._level(scan, scan.rung_for(components)) for scan in (self.source, self.target))
+        return source, target
+
+    def _level(self, scan: Scan, step: int | None) -> Level:
+        if step is not None and scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
+            step = scan.rung_for(scan.settings.most)  # it all but vanishes in the voxels of a partner so much larger
+        level = scan.level(step)
+        if scan.scale == self.scale:
+            return level
+        return Level.of(level.points * (scan.scale / self.scale), scan.settings)  # exact: both are powers of two
+
+    def enter(self, matrix: np.ndarray) -> RigidTransform:
+        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
+        inside = np.array(matrix, dtype=np.float64)
+        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source.origin)
+        inside[..., :3, 3] = (inside[..., :3, 3] + moved - self.target.origin) / self.scale
+        return RigidTransform.from_matrix(torch.from_numpy(inside))
+
+    def undo(self, target_from_source: RigidTransform) -> np.ndarray:
+        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input."""
+        matrix = target_from_source.matrix.detach().double().cpu().numpy()
+        out = matrix.copy()
+        moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source.origin)
+        out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target.origin - moved
+        return out
+
+
+def fingerprint(settings: ScanSettings) -> str:
+    """What tells one front-end from another: a network or a model fitted behind one means nothing behind another."""
+    content: dict[str, Any] = {
+        "front_end": FRONT_END,
+        "patches": [SCALES, MEMBERS, FEATURES],
+        "scan": asdict(settings),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
+    """Which points lie so far outside that they would set the scale of everything.
+
+    What a scanner sees at the end of a street is nearer than ten times the radius that holds nine tenths of the points;
+    a reflection of the sun is not.
+    """
+    radius = np.quantile(distance, settings.inner)
+    return distance > settings.far * radius if radius > 0 else np.zeros(len(distance), dtype=bool)
+
+
+def _finest(heaps: Heaps, spread: float, settings: ScanSettings) -> Heaps:
+    """The heaps themselves, or, of a larger cloud, those of fine voxels that leave at most `settings.finest`."""
+    step = rung(2 * spread / math.sqrt(settings.finest))
+    while len(heaps) > settings.finest:
+        gathered = heaps.gathered(size_of(step))
+        if len(gathered) <= settings.finest:
+            return gathered
+        step += max(1, math.ceil(RUNGS / 2 * math.log2(len(gathered) / settings.finest)))
+    return heaps
+
+
+def _mean_of_squares(distance: np.ndarray) -> float:
+    """The mean of the squares, whatever their order: a sum of integers."""
+    largest = float(distance.max())
+    bits = 62 - max(len(distance), 2).bit_length()
+    return math.ldexp(float(np.rint(np.ldexp((distance / largest) ** 2, bits)).astype(np.int64).sum()), -bits) * (
+        largest**2 / len(distance)
+    )
+
+
+def _power(value: float) -> float:
+    """The least power of two that is no smaller."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5))
