@@ -150,7 +150,16 @@ def as_points(path: object, columns: list[np.ndarray]) -> np.ndarray:
                     f"{path}: the coordinate {name} holds the integer {largest:,}, too large to be exact as a float; "
                     "subtract an offset before storing"
                 )
-    return np.column_stack([column.astype(np.float64) for column in columns])
+    with np.errstate(invalid="ignore"):  # NaN comes in kinds, some of which warn
+        return np.column_stack([column.astype(np.float64) for column in columns])
+
+
+def count_of(text: str) -> int:
+    """The number of rows that a header promises; ValueError for what is no number, or no disk can hold."""
+    number = int(text)
+    if not 0 <= number < 10**40:
+        raise ValueError(f"a count of {text[:40]}")
+    return number
 
 
 def flat_columns(properties: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

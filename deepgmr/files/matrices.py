@@ -80,14 +80,16 @@ def check_rigid(origin: object, matrix: np.ndarray) -> None:
         hint = "; it seems transposed" if np.abs(matrix[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() <= TOLERANCE else ""
         raise InvalidTransform(f"{origin}: the last row must be 0 0 0 1, got {matrix[3].tolist()}{hint}")
     rotation = matrix[:3, :3]
-    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if off > TOLERANCE:
-        scale = float(np.cbrt(abs(np.linalg.det(rotation))))
+    with np.errstate(all="ignore"):
+        off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+        determinant = float(np.linalg.det(rotation))
+    if not off <= TOLERANCE:  # entries of 1e200 leave no number
+        scale = float(np.cbrt(abs(determinant)))
         raise InvalidTransform(
             f"{origin}: the upper left 3x3 is no rotation (off by {off:.2g}, scale {scale:.4g}); "
             "remove scale and shear, and give more digits if it was rounded"
         )
-    if np.linalg.det(rotation) < 0:
+    if determinant < 0:
         raise InvalidTransform(f"{origin}: the upper left 3x3 is a reflection (determinant -1); a motion has +1")
 
 
