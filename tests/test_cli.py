@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import trimesh
 from scipy.spatial.transform import Rotation
 
 import deepgmr
@@ -123,6 +124,17 @@ def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_p
     call = standin.calls[0]
     np.testing.assert_array_equal(call["initial"], MOTION)
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+
+
+def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -> None:
+    for suffix in (".ply", ".obj"):
+        box = str(tmp_path / f"box{suffix}")
+        trimesh.creation.box((1.0, 2.0, 3.0)).export(box)
+        for seed in ("7", "7", "8"):
+            assert cli.register_main([box, box, "--seed", seed]) == 0
+        one, again, other = (call["source"] for call in standin.calls[-3:])
+        np.testing.assert_array_equal(one, again)
+        assert one.shape == other.shape and not (one == other).all(axis=1).any()
 
 
 def test_json_is_one_object_whatever_libraries_print(

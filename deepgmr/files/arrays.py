@@ -74,7 +74,8 @@ def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
     if dtype.hasobject:
         raise InvalidFile(f"{path}: holds pickled Python objects, which are not loaded; save a plain array of floats")
     need = math.prod(shape) * dtype.itemsize
-    if not dtype.itemsize or dtype.subdtype is not None or math.prod(abs(n) or 1 for n in shape) >= 2**59:
+    largest = math.prod(abs(n) or 1 for n in shape) * dtype.itemsize  # NumPy counts no dimension as zero here
+    if not dtype.itemsize or dtype.subdtype is not None or largest >= 2**63:
         raise InvalidFile(
             f"{path}: the NPY header is damaged (shape {str(shape)[:40]} of {str(dtype)[:40]}); save it again"
         )
