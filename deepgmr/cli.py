@@ -118,9 +118,12 @@ def register(
             )
         found = time.perf_counter()
         if output is not None:
-            lost = files.write_cloud(output, files.transformed(clouds[0], result.target_from_source))
+            moved = files.transformed(clouds[0], result.target_from_source)
+            lost = files.write_cloud(output, moved)
             if lost:
                 _say(f"note: {output.suffix} cannot hold {', '.join(lost)}; a .ply or .npz can hold more")
+            if caveat := files.caveat(output, moved):
+                _say(f"note: {caveat}")
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
         if verbose:

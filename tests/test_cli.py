@@ -177,6 +177,16 @@ def test_what_the_output_cannot_hold_is_said(
     assert capsys.readouterr().err == "note: .npy cannot hold nx, ny, nz, red; a .ply or .npz can hold more\n"
 
 
+def test_a_pcd_of_doubles_is_said(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cloud(tmp_path / "src.ply", CloudFile(POINTS + 5e6))
+    for name, words in (("moved.pcd", "holds double coordinates"), ("moved.ply", "")):
+        assert cli.register_main([*pair, "-o", str(tmp_path / name)]) == 0
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == bool(words)
+
+
 @pytest.mark.parametrize("status", ["ambiguous", "degenerate", "low_overlap", "uncertain"])
 def test_an_answer_not_to_be_trusted_is_still_given(
     pair: list[str], standin: StandIn, tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,16 @@ from damage import fuzz, watched
 from scipy.spatial.transform import Rotation
 
 from deepgmr.errors import InvalidFile, InvalidTransform, MissingDependency
-from deepgmr.files import CloudFile, check_output, read_cloud, read_transform, transformed, write_cloud, write_transform
+from deepgmr.files import (
+    CloudFile,
+    caveat,
+    check_output,
+    read_cloud,
+    read_transform,
+    transformed,
+    write_cloud,
+    write_transform,
+)
 
 N = 50
 POINTS = np.random.default_rng(7).normal(size=(N, 3)).astype(np.float32).astype(np.float64)
@@ -417,6 +426,36 @@ def test_a_wide_cloud_keeps_its_detail(tmp_path: Path) -> None:
     points = np.random.default_rng(2).uniform(0.0, 5e6, (100, 3))  # as wide as it is far: steps of float32 are 0.5
     write_cloud(tmp_path / "a.ply", CloudFile(points, coordinate_dtype=np.dtype(np.float32)))
     np.testing.assert_array_equal(read_cloud(tmp_path / "a.ply").points, points)
+
+
+@pytest.mark.parametrize(
+    ("offset", "wide", "words"),
+    [(0.0, 1.0, b"SIZE 4 4 4\n"), (100.0, 200.0, b"SIZE 4 4 4\n"), (5e6, 1.0, b"SIZE 8 8 8\n")],
+)
+def test_pcd_from_double_is_float_wherever_that_holds_it(
+    tmp_path: Path, offset: float, wide: float, words: bytes
+) -> None:
+    path, cloud = tmp_path / "a.pcd", CloudFile(wide * np.random.default_rng(5).normal(size=(N, 3)) + offset)
+    write_cloud(path, cloud)
+    assert words in path.read_bytes()
+    assert bool(caveat(path, cloud)) == (b"8" in words)
+    assert caveat(path.with_suffix(".ply"), cloud) == ""
+    step = 4e-5 if b"4" in words else 0.0
+    np.testing.assert_allclose(read_cloud(path).points, cloud.points, rtol=0, atol=step)
+    if step:
+        open3d = pytest.importorskip("open3d")
+        peer = np.asarray(open3d.io.read_point_cloud(str(path)).points)
+        np.testing.assert_array_equal(peer, read_cloud(path).points)
+
+
+def test_text_pcd_keeps_every_digit(tmp_path: Path) -> None:
+    cloud = CloudFile(np.random.default_rng(5).normal(size=(N, 3)) + 5e6, format="pcd", text=True)
+    write_cloud(tmp_path / "a.pcd", cloud)
+    assert caveat(tmp_path / "a.pcd", cloud) == ""
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.pcd").points, cloud.points)
+    open3d = pytest.importorskip("open3d")
+    peer = np.asarray(open3d.io.read_point_cloud(str(tmp_path / "a.pcd")).points)
+    np.testing.assert_array_equal(peer, cloud.points)
 
 
 @pytest.mark.parametrize("source", [".ply", ".obj", ".glb", ".stl"])

@@ -20,6 +20,7 @@ from deepgmr.files.matrices import matrix_text, read_transform, write_transform
 __all__ = [
     "CloudFile",
     "Triangles",
+    "caveat",
     "check_output",
     "check_writable",
     "matrix_text",
@@ -162,10 +163,24 @@ def check_output(path: str | Path, cloud: CloudFile | None = None) -> None:
     check_writable(path)
 
 
+def caveat(path: str | Path, cloud: CloudFile) -> str:
+    """What readers of this cloud, written to `path`, should know; mostly nothing."""
+    if Path(path).suffix.lower() == ".pcd":
+        from deepgmr.files.pcd import holds_doubles
+
+        if holds_doubles(cloud):
+            return (
+                f"{path} holds double coordinates, which Open3D's legacy reader takes for zeros; "
+                "a .ply is read by everything"
+            )
+    return ""
+
+
 def write_cloud(path: str | Path, cloud: CloudFile) -> tuple[str, ...]:
     """Write the cloud, or the mesh it was sampled from, in the format the suffix names; whole or not at all.
 
-    Coordinates keep their stored precision, and become double where float32 would lose detail. Returns what the
+    Coordinates keep their stored precision, and become double where float32 would lose detail (a binary PCD has
+    float32 wherever that loses none). Returns what the
     format could not hold (names of properties), so that nothing is dropped in silence. Raises InvalidFile.
     """
     path = Path(path)

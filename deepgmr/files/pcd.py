@@ -20,6 +20,7 @@ from deepgmr.files.cloud import (
     coordinate_dtype,
     count_of,
     flat_columns,
+    needs_double,
     renamed,
     stored_coordinates,
     word,
@@ -218,9 +219,22 @@ def decompressed(path: Path, data: bytes, size: int) -> bytes:
     return bytes(out)
 
 
+def holds_doubles(cloud: CloudFile) -> bool:
+    """Whether `write_pcd` writes this cloud's coordinates in binary double precision, which not everyone reads."""
+    return not _as_text(cloud) and needs_double(cloud.points)
+
+
+def _as_text(cloud: CloudFile) -> bool:
+    return cloud.text and cloud.format == "pcd"
+
+
 def write_pcd(stream: BinaryIO, cloud: CloudFile) -> list[str]:
-    """Write binary PCD (ascii where the source was); returns the names of properties PCD cannot hold."""
-    coordinates = stored_coordinates(cloud.points, cloud.coordinate_dtype)
+    """Write binary PCD (ascii where the source was); returns the names of properties PCD cannot hold.
+
+    Binary coordinates are float32 wherever that keeps their detail: Open3D's legacy reader takes others for zeros.
+    """
+    text = _as_text(cloud)
+    coordinates = stored_coordinates(cloud.points, cloud.coordinate_dtype if text else np.dtype(np.float32))
     columns: dict[str, np.ndarray] = {axis: coordinates[:, i] for i, axis in enumerate("xyz")}
     dropped: list[str] = []
     named = renamed(flat_columns(cloud.properties), ("normal_x", "normal_y", "normal_z"))
@@ -231,7 +245,6 @@ def write_pcd(stream: BinaryIO, cloud: CloudFile) -> list[str]:
             dropped.append(name)
         else:
             columns[word(name)] = plain
-    text = cloud.text and cloud.format == "pcd"
     kinds = [values.dtype for values in columns.values()]
     count = len(cloud)
     viewpoint = cloud.viewpoint or (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
