@@ -8,39 +8,44 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepgmr import divergence, errors
     from deepgmr.geometry.transform import RigidTransform
+    from deepgmr.io import read_cloud, write_cloud
     from deepgmr.io.checkpoint import load
     from deepgmr.mixture import GaussianMixture
     from deepgmr.mixture.solver import solve_rigid
-    from deepgmr.pipeline.judge import Status
-    from deepgmr.pipeline.registrar import Registration, register, register_batch
+    from deepgmr.pipeline.answer import Alternative, Registration, Stats
+    from deepgmr.pipeline.bundle import Bundle
+    from deepgmr.pipeline.judge import Evidence, Status
+    from deepgmr.pipeline.registrar import Registrar, register, register_batch
+    from deepgmr.pipeline.scan import Scan
+    from deepgmr.pipeline.settings import Settings
+    from deepgmr.pipeline.trace import Trace
 
 __version__ = "0.1.0"
 
-_HOME = {
+_HOME = {  # in reading order
     "errors": "deepgmr.errors",
     "RigidTransform": "deepgmr.geometry.transform",
     "GaussianMixture": "deepgmr.mixture.gaussian_mixture",
-    "divergence": "deepgmr.divergence",
     "solve_rigid": "deepgmr.mixture.solver",
-    "Status": "deepgmr.pipeline.judge",
+    "divergence": "deepgmr.divergence",
     "load": "deepgmr.io.checkpoint",
+    "read_cloud": "deepgmr.io",
+    "write_cloud": "deepgmr.io",
+    "Settings": "deepgmr.pipeline.settings",
+    "Scan": "deepgmr.pipeline.scan",
+    "Status": "deepgmr.pipeline.judge",
+    "Evidence": "deepgmr.pipeline.judge",
+    "Alternative": "deepgmr.pipeline.answer",
+    "Stats": "deepgmr.pipeline.answer",
+    "Registration": "deepgmr.pipeline.answer",
+    "Trace": "deepgmr.pipeline.trace",
+    "Bundle": "deepgmr.pipeline.bundle",
+    "Registrar": "deepgmr.pipeline.registrar",
     "register": "deepgmr.pipeline.registrar",
     "register_batch": "deepgmr.pipeline.registrar",
-    "Registration": "deepgmr.pipeline.registrar",
 }
 
-__all__ = [
-    "errors",
-    "RigidTransform",
-    "GaussianMixture",
-    "divergence",
-    "solve_rigid",
-    "Status",
-    "load",
-    "register",
-    "register_batch",
-    "Registration",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -75,7 +75,7 @@ def register(
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="The rotation is known to be below this.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same input and seed, same answer.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the points on meshes; clouds need none.")] = 0,
     no_refine: Annotated[bool, typer.Option("--no-refine", help="Skip the polish at full resolution.")] = False,
     drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Ignore points that are not finite.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what was read and found.")] = False,
@@ -95,7 +95,7 @@ def register(
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         prior = None if initial is None else files.read_transform(initial)
-        clouds = [files.read_cloud(path) for path in (source, target)]
+        clouds = [files.read_cloud(path, seed=seed) for path in (source, target)]
         if output is not None:
             files.check_output(output, clouds[0])
         if verbose:
@@ -119,9 +119,12 @@ def register(
             )
         found = time.perf_counter()
         if output is not None:
-            lost = files.write_cloud(output, files.transformed(clouds[0], result.target_from_source))
+            moved = files.transformed(clouds[0], result.target_from_source)
+            lost = files.write_cloud(output, moved)
             if lost:
                 _say(f"note: {output.suffix} cannot hold {', '.join(lost)}; a .ply or .npz can hold more")
+            if caveat := files.caveat(output, moved):
+                _say(f"note: {caveat}")
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
         if verbose:
@@ -153,7 +156,6 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="OUT", help="Write every number of every pair.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many pairs of each suite.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed every method gets.")] = 0,
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="Rotations are known to be below this.")
     ] = None,
@@ -172,7 +174,6 @@ def evaluate(
                 suites,
                 methods or ["register"],
                 limit=limit,
-                seed=seed,
                 max_rotation_degrees=max_rotation,
                 points=points,
                 progress=progress,

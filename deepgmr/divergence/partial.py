@@ -20,7 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from deepgmr.divergence._kernels.components import component_kl, read_mixtures
+from deepgmr.divergence._kernels import pairs
+from deepgmr.divergence._kernels.components import read_mixtures
 from deepgmr.errors import InvalidInput
 from deepgmr.mixture import GaussianMixture
 
@@ -35,7 +36,7 @@ def kl_partial(p: GaussianMixture, q: GaussianMixture, *, background: float = 1.
     Raises `InvalidInput` for a background that is not positive.
     """
     one, other = read_mixtures(p, q)
-    nearest = component_kl(one, other).amin(-1)  # (*B, J)
+    nearest = pairs.kl(one.gaussians.unsqueeze(-1), other.gaussians.unsqueeze(-2)).amin(-1)  # (*B, J)
     return partial_divergence(nearest, one.log_weights.exp(), background=background)
 
 

@@ -48,9 +48,11 @@ def read_npz(path: Path) -> CloudFile:
                         arrays[name] = checked_array(path, stream, info.file_size)  # type: ignore[arg-type]
                     except InvalidFile:
                         continue  # a label or a pickled note beside the points is not ours to judge
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (InvalidFile, OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises whatever it meets in a damaged directory
         raise InvalidFile(
-            f"{path}: the NPZ is truncated, corrupt or encrypted ({' '.join(str(error).split())}); save it again"
+            f"{path}: the NPZ is truncated, corrupt or encrypted ({' '.join(str(error).split())[:120]}); save it again"
         ) from None
     points = arrays.pop(key)
     extras = {k: v for k, v in arrays.items() if v.ndim in (1, 2) and len(v) == len(points) and v.dtype.kind in "biuf"}
@@ -63,13 +65,20 @@ def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError):
+        raise  # the trouble of the archive around it
+    except Exception as error:  # NumPy reads the header as Python source, and raises whatever that ends in
         raise InvalidFile(
             f"{path}: the NPY header is damaged ({' '.join(str(error).split())[:80]}); save it again"
         ) from None
     if dtype.hasobject:
         raise InvalidFile(f"{path}: holds pickled Python objects, which are not loaded; save a plain array of floats")
     need = math.prod(shape) * dtype.itemsize
+    largest = math.prod(abs(n) or 1 for n in shape) * dtype.itemsize  # NumPy counts no dimension as zero here
+    if not dtype.itemsize or dtype.subdtype is not None or largest >= 2**63:
+        raise InvalidFile(
+            f"{path}: the NPY header is damaged (shape {str(shape)[:40]} of {str(dtype)[:40]}); save it again"
+        )
     left = size - stream.tell()
     if need > left or min(shape, default=0) < 0:
         raise InvalidFile(

@@ -143,16 +143,19 @@ class Registrar:
             seen = search.pair.levels(look.detail) if look.detail else levels
             propose, agree = settings.propose, settings.agree
             with clock("histograms"):
-                described = [describe(level, scales=propose.scales, bins=propose.bins) for level in seen]
-                matches = match(*described, propose)
+                a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
+                matches = match(a, b, propose)
             tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance * size)
             yield "described", _agreed(matches, seen, search, tolerance=tolerance)
         if look.grid:
             propose = settings.propose
             with clock("rotation grid"):
-                mixtures = [coarse(level, propose.mixture) for level in levels]
-                options = {"count": look.grid, "rotations": propose.rotations, "blur": propose.blur * size}
-                yield "grid", grid_motions(*mixtures, prior=search.prior, **options)
+                p, q = (coarse(level, propose.mixture) for level in levels)
+                blur = propose.blur * size
+                motions = grid_motions(
+                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=blur
+                )
+            yield "grid", motions
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
 
@@ -187,10 +190,13 @@ class Registrar:
             evidence = weigh(
                 poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, size=search.pair.size
             )
-            chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
             known = evidence.observability if observability is None else observability
-            search.evidence = dataclasses.replace(evidence, accidents=chance, observability=known)
-        return search.evidence
+            evidence = dataclasses.replace(evidence, observability=known)
+            if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
+                chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
+                evidence = dataclasses.replace(evidence, accidents=chance)
+        search.evidence = evidence
+        return evidence
 
     def _clear(self, search: Search) -> bool:
         """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
@@ -198,8 +204,10 @@ class Registrar:
         if evidence is None or min(map(len, search.levels)) <= settings.search.few:
             return False
         whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
-        sure = self.bundle.confidence.probability(evidence, settings.judge) > settings.search.clear
-        return evidence.margin >= settings.judge.tied and (whole or sure)
+        return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, settings))
+
+    def _sure(self, evidence: Evidence, settings: Settings) -> bool:
+        return self.bundle.confidence.probability(evidence, settings.judge) > settings.search.clear
 
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""

@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import trimesh
 from scipy.spatial.transform import Rotation
 
 import deepgmr
@@ -126,6 +127,17 @@ def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_p
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
 
 
+def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -> None:
+    for suffix in (".ply", ".obj"):
+        box = str(tmp_path / f"box{suffix}")
+        trimesh.creation.box((1.0, 2.0, 3.0)).export(box)
+        for seed in ("7", "7", "8"):
+            assert cli.register_main([box, box, "--seed", seed]) == 0
+        one, again, other = (call["source"] for call in standin.calls[-3:])
+        np.testing.assert_array_equal(one, again)
+        assert one.shape == other.shape and not (one == other).all(axis=1).any()
+
+
 def test_json_is_one_object_whatever_libraries_print(
     pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +176,16 @@ def test_what_the_output_cannot_hold_is_said(
 ) -> None:
     assert cli.register_main([*pair, "-o", str(tmp_path / "moved.npy")]) == 0
     assert capsys.readouterr().err == "note: .npy cannot hold nx, ny, nz, red; a .ply or .npz can hold more\n"
+
+
+def test_a_pcd_of_doubles_is_said(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cloud(tmp_path / "src.ply", CloudFile(POINTS + 5e6))
+    for name, words in (("moved.pcd", "holds double coordinates"), ("moved.ply", "")):
+        assert cli.register_main([*pair, "-o", str(tmp_path / name)]) == 0
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == bool(words)
 
 
 @pytest.mark.parametrize("status", ["ambiguous", "degenerate", "low_overlap", "uncertain"])

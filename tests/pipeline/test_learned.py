@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from deepgmr.pipeline.surface import Surface, surfaces
 
 from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.geometry.transform import RigidTransform, rotation_angle
@@ -13,7 +14,6 @@ from deepgmr.networks import OverlapNetwork
 from deepgmr.pipeline import registrar as registration
 from deepgmr.pipeline import search
 from deepgmr.pipeline.registrar import EFFORTS, register
-from deepgmr.pipeline.surface import Surface, surfaces
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from deepgmr.pipeline.search import Matches, Prior
+from deepgmr.pipeline.search.grid import _overlap
+from deepgmr.pipeline.search.ranking import oriented_divergence
+from deepgmr.pipeline.surface import Surface, reduce_to, surfaces
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -15,10 +19,6 @@ from deepgmr.geometry.transform import RigidTransform, random_rotations, rotatio
 from deepgmr.mixture import GaussianMixture
 from deepgmr.pipeline import search
 from deepgmr.pipeline.refine import covariance_of, polish, refine_together
-from deepgmr.pipeline.search import Matches, Prior
-from deepgmr.pipeline.search.grid import _overlap
-from deepgmr.pipeline.search.ranking import oriented_divergence
-from deepgmr.pipeline.surface import Surface, reduce_to, surfaces
 
 
 def shape(seed: int, count: int = 600) -> np.ndarray:
