@@ -127,7 +127,7 @@ class Registrar:
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0]))
+        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
     def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
@@ -166,14 +166,15 @@ class Registrar:
             else:
                 settings, size = search.settings.refine, search.pair.size
                 candidates = refine(hypotheses, *search.levels, search.prior, settings, size=size)
-        search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates)
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
         """Measure the new candidates, put all of them in order, and weigh what speaks for the first."""
         settings = search.settings.rank
         with search.clock("ranking"):
-            search.terms = Terms.joined([search.terms, measure(candidates, *search.levels, settings)])
+            terms = measure(candidates, *search.levels, settings)
+            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
+            search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
             plausibility = self.bundle.ranking.plausibility(search.terms)
             distance = search.settings.search.same_distance * search.pair.size
