@@ -14,14 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig, InvalidInput
+from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
 
 if TYPE_CHECKING:
     from deepgmr.files import CloudFile
@@ -75,7 +75,7 @@ def register(
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="The rotation is known to be below this.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same input and seed, same answer.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the points on meshes; clouds need none.")] = 0,
     no_refine: Annotated[bool, typer.Option("--no-refine", help="Skip the polish at full resolution.")] = False,
     drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Ignore points that are not finite.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what was read and found.")] = False,
@@ -95,7 +95,7 @@ def register(
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         prior = None if initial is None else files.read_transform(initial)
-        clouds = [files.read_cloud(path) for path in (source, target)]
+        clouds = [files.read_cloud(path, seed=seed) for path in (source, target)]
         if output is not None:
             files.check_output(output, clouds[0])
         if verbose:
@@ -119,9 +119,12 @@ def register(
             )
         found = time.perf_counter()
         if output is not None:
-            lost = files.write_cloud(output, files.transformed(clouds[0], result.target_from_source))
+            moved = files.transformed(clouds[0], result.target_from_source)
+            lost = files.write_cloud(output, moved)
             if lost:
                 _say(f"note: {output.suffix} cannot hold {', '.join(lost)}; a .ply or .npz can hold more")
+            if caveat := files.caveat(output, moved):
+                _say(f"note: {caveat}")
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
         if verbose:
@@ -153,7 +156,6 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="OUT", help="Write every number of every pair.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many pairs of each suite.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed every method gets.")] = 0,
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="Rotations are known to be below this.")
     ] = None,
@@ -172,7 +174,6 @@ def evaluate(
                 suites,
                 methods or ["register"],
                 limit=limit,
-                seed=seed,
                 max_rotation_degrees=max_rotation,
                 points=points,
                 progress=progress,
@@ -249,6 +250,10 @@ def _run(program: typer.Typer, name: str, arguments: list[str] | None) -> int:
         return stop.code if isinstance(stop.code, int) else REGISTERED if stop.code is None else 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # no reader and no writer of files lets one through: this is the help that is printed
+        _say(f"{name}: error: {error.filename or 'standard output'}: could not be written ({_reason(error)})")
+        _mute()
+        return BAD_INPUT
     return REGISTERED
 
 
@@ -311,17 +316,32 @@ def _progress() -> Iterator[Callable[[str, float], None] | None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever closed stderr does not want to know
+        print(text, file=sys.stderr, flush=True)
 
 
 def _put(text: str) -> None:
     """Results on stdout. A reader that closed the pipe (`| head -1`) has what it wanted: that is no error."""
+    if sys.stdout is None:
+        raise InvalidFile("standard output: is closed; send it to a file or a terminal")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more on exit: give it somewhere to go.
+        _mute()
+    except OSError as error:
+        _mute()
+        raise InvalidFile(f"standard output: could not be written ({_reason(error)}); send it elsewhere") from None
+
+
+def _mute() -> None:
+    """Python flushes stdout once more on exit: give it somewhere to go."""
+    with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return _line(error.strerror or error)
 
 
 def _line(message: object) -> str:

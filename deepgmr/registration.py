@@ -286,7 +286,7 @@ def _covariance(answer: Polish, frame: Frame) -> np.ndarray:
 def _points(cloud: Any, name: str, drop_invalid: bool, seed: int) -> np.ndarray:
     """Checked points in an order that depends on the points alone, so that shuffling them changes nothing."""
     if isinstance(cloud, str | Path):
-        cloud = read_cloud(cloud).points
+        cloud = read_cloud(cloud, seed=seed).points
     points = as_points(cloud, name=name, drop_invalid=drop_invalid, seed=seed)
     return points[np.lexsort(points.T)]
 

@@ -164,7 +164,8 @@ def is_rigid(matrices: np.ndarray) -> np.ndarray:
     """Which homogeneous matrices (*B, 4, 4) are a rotation and a translation (*B), within `RIGID_TOLERANCE`."""
     finite = np.isfinite(matrices).all(axis=(-2, -1))
     matrices = np.where(finite[..., None, None], matrices, np.eye(4))
-    turned = (_skewness(matrices) <= RIGID_TOLERANCE) & (np.linalg.det(matrices[..., :3, :3]) > 0)
+    with np.errstate(all="ignore"):  # entries of 1e200 leave no number
+        turned = (_skewness(matrices) <= RIGID_TOLERANCE) & (np.linalg.det(matrices[..., :3, :3]) > 0)
     return finite & turned & (np.abs(matrices[..., 3, :] - _LAST_ROW).max(-1) <= RIGID_TOLERANCE)
 
 
@@ -180,10 +181,11 @@ def _check_rigid(matrices: np.ndarray, name: str) -> None:
     if np.abs(row - _LAST_ROW).max() > RIGID_TOLERANCE:
         hint = "; it seems transposed" if np.abs(column - _LAST_ROW).max() <= RIGID_TOLERANCE else ""
         raise InvalidTransform(f"{name}: the last row must be 0 0 0 1, got {row.tolist()}{hint}")
-    if _skewness(matrix) > RIGID_TOLERANCE:
-        scale = float(np.cbrt(abs(np.linalg.det(rotation))))
+    with np.errstate(all="ignore"):
+        off, scale = float(_skewness(matrix)), float(np.cbrt(abs(np.linalg.det(rotation))))
+    if not off <= RIGID_TOLERANCE:
         raise InvalidTransform(
-            f"{name}: the upper left 3x3 is not a rotation (|R R^T - I| reaches {_skewness(matrix):.2g}, scale "
+            f"{name}: the upper left 3x3 is not a rotation (|R R^T - I| reaches {off:.2g}, scale "
             f"{scale:.4g}); remove scale and shear, and give more digits if it was rounded"
         )
     raise InvalidTransform(f"{name}: the upper left 3x3 is a reflection (determinant -1); a motion has +1")

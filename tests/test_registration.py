@@ -272,7 +272,7 @@ def test_every_kind_of_cloud_gives_the_same_answer(pair, tmp_path: Path) -> None
         )
 
 
-def test_meshes_are_sampled_by_the_seed() -> None:
+def test_meshes_are_sampled_by_the_seed(tmp_path: Path) -> None:
     trimesh = pytest.importorskip("trimesh")
     mesh = trimesh.util.concatenate(
         [trimesh.creation.box((1, 0.6, 0.2)), trimesh.creation.icosphere(radius=0.3).apply_translation((0.4, 0.2, 0.3))]
@@ -283,6 +283,12 @@ def test_meshes_are_sampled_by_the_seed() -> None:
     first, second = register(mesh, moved, seed=1), register(mesh, moved, seed=2)
     assert turn_degrees(first.target_from_source, truth) < 1
     assert turn_degrees(second.target_from_source, truth) < 1
+    for name, shape in (("a.ply", mesh), ("b.obj", moved)):
+        shape.export(tmp_path / name)
+    one, again, other = (register(tmp_path / "a.ply", tmp_path / "b.obj", seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.covariance, again.covariance)
+    np.testing.assert_array_equal(one.target_from_source, again.target_from_source)
+    assert (one.target_from_source != other.target_from_source).any()
 
 
 def test_a_batch_gives_the_answers_of_a_loop(pair) -> None:

@@ -41,7 +41,8 @@ def evaluate(
 
     A suite is a path that `read_suite` understands; `PATH#unseen` and `PATH#seen` keep the rows whose category is
     not, or is, among the first twenty. Methods are names in `METHODS` (or `name:argument`), or a mapping from a
-    label to a callable. `limit` keeps so many pairs, spread evenly over the suite; `points` cuts each cloud.
+    label to a callable. `seed` is for methods that draw (none of those here draws on clouds) and stands in the table
+    with the other conditions. `limit` keeps so many pairs, spread evenly over the suite; `points` cuts each cloud.
     Times are wall-clock a pair, after one call that is not counted.
 
     Raises `InvalidConfig` for an unknown method or a bad limit, `InvalidFile` for a bad suite.

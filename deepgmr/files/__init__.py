@@ -20,6 +20,7 @@ from deepgmr.files.matrices import matrix_text, read_transform, write_transform
 __all__ = [
     "CloudFile",
     "Triangles",
+    "caveat",
     "check_output",
     "check_writable",
     "matrix_text",
@@ -43,11 +44,11 @@ FOREIGN = (
 )
 
 
-def read_cloud(path: str | Path) -> CloudFile:
+def read_cloud(path: str | Path, *, seed: int = 0) -> CloudFile:
     """Read a cloud (or sample a mesh) from any readable format; the content decides, the suffix only breaks ties.
 
-    Returns points (N, 3) float64, N >= 1, with NaN untouched. Raises InvalidFile, or MissingDependency for LAS/LAZ
-    without laspy.
+    Returns points (N, 3) float64, N >= 1, with NaN untouched; `seed` draws the sample of a mesh. Raises InvalidFile,
+    or MissingDependency for LAS/LAZ without laspy.
     """
     path = Path(path)
     size = check_readable(path)
@@ -55,7 +56,7 @@ def read_cloud(path: str | Path) -> CloudFile:
         with path.open("rb") as stream:
             head = stream.read(4096)
         kind = _kind(path, head, size)
-        return _read(path, kind)
+        return _read(path, kind, seed)
     except MemoryError:
         raise InvalidFile(
             f"{path}: has {size:,} bytes, too many for this machine's memory; thin it out first"
@@ -64,7 +65,7 @@ def read_cloud(path: str | Path) -> CloudFile:
         raise InvalidFile(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from None
 
 
-def _read(path: Path, kind: str) -> CloudFile:
+def _read(path: Path, kind: str, seed: int) -> CloudFile:
     # Each room is imported when its format is met: a PLY must not wait for trimesh.
     if kind == "ply":
         from deepgmr.files.ply import read_ply
@@ -74,7 +75,7 @@ def _read(path: Path, kind: str) -> CloudFile:
             return cloud
         from deepgmr.files.meshes import sampled
 
-        return sampled(path, cloud)
+        return sampled(path, cloud, seed)
     if kind == "pcd":
         from deepgmr.files.pcd import read_pcd
 
@@ -93,7 +94,7 @@ def _read(path: Path, kind: str) -> CloudFile:
         return read_table(path)
     from deepgmr.files.meshes import read_mesh
 
-    return read_mesh(path, kind)
+    return read_mesh(path, kind, seed)
 
 
 def _kind(path: Path, head: bytes, size: int) -> str:
@@ -162,10 +163,24 @@ def check_output(path: str | Path, cloud: CloudFile | None = None) -> None:
     check_writable(path)
 
 
+def caveat(path: str | Path, cloud: CloudFile) -> str:
+    """What readers of this cloud, written to `path`, should know; mostly nothing."""
+    if Path(path).suffix.lower() == ".pcd":
+        from deepgmr.files.pcd import holds_doubles
+
+        if holds_doubles(cloud):
+            return (
+                f"{path} holds double coordinates, which Open3D's legacy reader takes for zeros; "
+                "a .ply is read by everything"
+            )
+    return ""
+
+
 def write_cloud(path: str | Path, cloud: CloudFile) -> tuple[str, ...]:
     """Write the cloud, or the mesh it was sampled from, in the format the suffix names; whole or not at all.
 
-    Coordinates keep their stored precision, and become double where float32 would lose detail. Returns what the
+    Coordinates keep their stored precision, and become double where float32 would lose detail (a binary PCD has
+    float32 wherever that loses none). Returns what the
     format could not hold (names of properties), so that nothing is dropped in silence. Raises InvalidFile.
     """
     path = Path(path)

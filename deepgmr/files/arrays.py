@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import zipfile
@@ -13,6 +14,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.files.cloud import CloudFile, as_points, coordinate_dtype, stored_coordinates
+from deepgmr.files.quiet import quiet_warnings
 
 POINT_KEYS = ("points", "xyz", "pts", "pos", "positions", "vertices", "arr_0")
 
@@ -48,9 +50,11 @@ def read_npz(path: Path) -> CloudFile:
                         arrays[name] = checked_array(path, stream, info.file_size)  # type: ignore[arg-type]
                     except InvalidFile:
                         continue  # a label or a pickled note beside the points is not ours to judge
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (InvalidFile, OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises whatever it meets in a damaged directory
         raise InvalidFile(
-            f"{path}: the NPZ is truncated, corrupt or encrypted ({' '.join(str(error).split())}); save it again"
+            f"{path}: the NPZ is truncated, corrupt or encrypted ({' '.join(str(error).split())[:120]}); save it again"
         ) from None
     points = arrays.pop(key)
     extras = {k: v for k, v in arrays.items() if v.ndim in (1, 2) and len(v) == len(points) and v.dtype.kind in "biuf"}
@@ -62,14 +66,22 @@ def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        with quiet_warnings():
+            shape, fortran, dtype = read_header(stream)
+    except (zipfile.BadZipFile, zlib.error, OSError):
+        raise  # the trouble of the archive around it
+    except Exception as error:  # NumPy reads the header as Python source, and raises whatever that ends in
         raise InvalidFile(
             f"{path}: the NPY header is damaged ({' '.join(str(error).split())[:80]}); save it again"
         ) from None
     if dtype.hasobject:
         raise InvalidFile(f"{path}: holds pickled Python objects, which are not loaded; save a plain array of floats")
     need = math.prod(shape) * dtype.itemsize
+    largest = math.prod(abs(n) or 1 for n in shape) * dtype.itemsize  # NumPy counts no dimension as zero here
+    if not dtype.itemsize or dtype.subdtype is not None or largest >= 2**63:
+        raise InvalidFile(
+            f"{path}: the NPY header is damaged (shape {str(shape)[:40]} of {str(dtype)[:40]}); save it again"
+        )
     left = size - stream.tell()
     if need > left or min(shape, default=0) < 0:
         raise InvalidFile(
@@ -117,7 +129,9 @@ def write_npy(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     unnamed = [name for name in cloud.properties if re.fullmatch(r"column_\d+", name)]
     if unnamed:
         coordinates = np.column_stack([coordinates, *(cloud.properties[name] for name in unnamed)])
-    np.save(stream, coordinates, allow_pickle=False)
+    buffer = io.BytesIO()  # into a file NumPy writes by itself, and does not say why it could not
+    np.save(buffer, coordinates, allow_pickle=False)
+    stream.write(buffer.getbuffer())
     return [name for name in cloud.properties if name not in unnamed]
 
 

@@ -118,18 +118,25 @@ def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[
 
 
 def stored_coordinates(points: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The coordinates in the precision they should be written in: `dtype`, or float64 where float32 would lose detail.
+    """The coordinates in the precision they should be written in: `dtype`, or float64 where float32 would lose detail."""
+    return points.astype(dtype) if dtype != np.float32 or not needs_double(points) else points
+
+
+def needs_double(points: np.ndarray) -> bool:
+    """Whether float32 would lose detail of these coordinates.
 
     A float32 has 24 bits: at 5e6 metres its steps are half a metre. So float32 is kept only where its step is below
     0.1 mm (in metres; finer than that in any smaller unit) and below a millionth of the cloud's own size.
     """
     finite = points[np.isfinite(points).all(axis=1)]
-    if dtype != np.float32 or not len(finite):
-        return points.astype(dtype)
+    if not len(finite):
+        return False
     largest = np.abs(finite).max()
+    if largest >= np.finfo(np.float32).max:
+        return True
     extent = float(np.linalg.norm(np.ptp(finite, axis=0)))
-    step = np.spacing(np.float32(largest)) if largest < np.finfo(np.float32).max else np.inf
-    return points if step > 1e-4 or step > 1e-6 * extent > 0 else points.astype(np.float32)
+    step = np.spacing(np.float32(largest))
+    return bool(step > 1e-4 or step > 1e-6 * extent > 0)
 
 
 def coordinate_dtype(*dtypes: np.dtype) -> np.dtype:
@@ -150,7 +157,16 @@ def as_points(path: object, columns: list[np.ndarray]) -> np.ndarray:
                     f"{path}: the coordinate {name} holds the integer {largest:,}, too large to be exact as a float; "
                     "subtract an offset before storing"
                 )
-    return np.column_stack([column.astype(np.float64) for column in columns])
+    with np.errstate(invalid="ignore"):  # NaN comes in kinds, some of which warn
+        return np.column_stack([column.astype(np.float64) for column in columns])
+
+
+def count_of(text: str) -> int:
+    """The number of rows that a header promises; ValueError for what is no number, or no disk can hold."""
+    number = int(text)
+    if not 0 <= number < 10**40:
+        raise ValueError(f"a count of {text[:40]}")
+    return number
 
 
 def flat_columns(properties: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.files.cloud import CloudFile, Triangles, flat_columns, stored_coordinates
+from deepgmr.files.quiet import quiet
 
 SAMPLES = 20_000  # points drawn from a surface: enough for any stage of a registration
-SEED = 0  # the same mesh gives the same cloud
 
 
-def read_mesh(path: Path, kind: str) -> CloudFile:
-    """Read a mesh of the format `kind`; its points are a fixed sample of the surface, or its vertices without faces."""
+def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
+    """Read a mesh of the format `kind`; its points are a sample of the surface, or its vertices without faces."""
     import trimesh
 
     data = path.read_bytes()
@@ -31,35 +31,46 @@ def read_mesh(path: Path, kind: str) -> CloudFile:
     try:
         # GLTF may refer to files beside it; everything else is read from memory
         source: Any = str(path) if kind == "gltf" else io.BytesIO(data)
-        scene = trimesh.load_scene(source, file_type=kind, process=False)
-        mesh = scene.to_mesh()
-        vertices, faces = np.array(mesh.vertices, np.float64), np.array(mesh.faces, np.int64).reshape(-1, 3)
-        clouds = [np.asarray(g.vertices) for g in scene.geometry.values() if isinstance(g, trimesh.PointCloud)]
-        colours = _vertex_colours(mesh) if len(faces) else {}
+        with quiet("trimesh"):
+            scene = trimesh.load_scene(source, file_type=kind, process=False)
+            mesh = scene.to_mesh()
+            vertices, faces = _rows(mesh.vertices, np.float64), _rows(mesh.faces, np.int64)
+            clouds = [
+                _rows(g.vertices, np.float64) for g in scene.geometry.values() if isinstance(g, trimesh.PointCloud)
+            ]
+            colours = _vertex_colours(mesh) if len(faces) else {}
     except Exception as error:  # trimesh raises whatever its parsers meet in a damaged file
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise InvalidFile(
             f"{path}: cannot be read as {kind.upper()} ({said}); it is damaged, export it again"
         ) from None
     if not len(faces):
-        points = np.array(clouds[0], np.float64) if clouds and not len(vertices) else vertices
+        points = clouds[0] if clouds and not len(vertices) else vertices
         if not len(points):
             raise InvalidFile(f"{path}: the {kind.upper()} holds zero points and no triangles; export it again")
         return CloudFile(points, format=kind)
     stored = np.dtype(np.float32 if kind in ("stl", "glb", "gltf") else np.float64)
     surface = Triangles(vertices, faces, colours, scene)
-    return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, triangles=surface))
+    return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, triangles=surface), seed)
+
+
+def _rows(values: Any, dtype: type) -> np.ndarray:
+    """(N, 3), or a ValueError: from a damaged file trimesh may make rows of any length."""
+    rows: np.ndarray = np.array(values, dtype)
+    if rows.size and (rows.ndim != 2 or rows.shape[1] != 3):
+        raise ValueError(f"vertices or faces of shape {rows.shape}")
+    return rows.reshape(-1, 3)
 
 
 def _vertex_colours(mesh: Any) -> dict[str, np.ndarray]:
     if mesh.visual.kind != "vertex":
         return {}
-    colours = np.asarray(mesh.visual.vertex_colors, np.uint8)
+    colours = np.asarray(mesh.visual.vertex_colors, np.uint8).reshape(len(mesh.vertices), -1)
     return {name: colours[:, i].copy() for i, name in enumerate(("red", "green", "blue", "alpha"))}
 
 
-def sampled(path: Path, cloud: CloudFile) -> CloudFile:
-    """The cloud of a mesh: SAMPLES points drawn uniformly by area, always the same ones for the same mesh."""
+def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
+    """The cloud of a mesh: SAMPLES points drawn uniformly by area, the same ones for the same mesh and seed."""
     import trimesh
     from trimesh.sample import sample_surface
 
@@ -76,12 +87,15 @@ def sampled(path: Path, cloud: CloudFile) -> CloudFile:
     if not np.isfinite(used).all():
         count = int((~np.isfinite(vertices).all(axis=1)).sum())
         raise InvalidFile(f"{path}: {count:,} of the mesh's {len(vertices):,} vertices are not finite; repair the mesh")
-    # Areas are products of coordinates, so far from the origin they are taken from the mesh's middle.
-    middle = used.reshape(-1, 3).mean(axis=0) if faces.size else np.zeros(3)
-    mesh = trimesh.Trimesh(vertices=vertices - middle, faces=faces, process=False)
-    if not faces.size or not mesh.area > 0.0:
-        raise InvalidFile(f"{path}: the mesh's {len(faces):,} triangles have no area; give its points as a cloud")
-    points, _ = sample_surface(mesh, SAMPLES, seed=SEED)
+    with quiet("trimesh"):
+        # Areas are products of coordinates, so far from the origin they are taken from the mesh's middle.
+        middle = used.reshape(-1, 3).mean(axis=0) if faces.size else np.zeros(3)
+        mesh = trimesh.Trimesh(vertices=vertices - middle, faces=faces, process=False)
+        area = float(mesh.area) if faces.size else 0.0
+        if not 0.0 < area < np.inf:
+            size = "no area" if not area > 0.0 else "an area beyond float64"
+            raise InvalidFile(f"{path}: the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
+        points, _ = sample_surface(mesh, SAMPLES, seed=seed)
     return replace(cloud, points=np.asarray(points, np.float64) + middle, properties={})
 
 

@@ -18,7 +18,9 @@ from deepgmr.files.cloud import (
     CloudFile,
     as_points,
     coordinate_dtype,
+    count_of,
     flat_columns,
+    needs_double,
     renamed,
     stored_coordinates,
     word,
@@ -42,8 +44,13 @@ class Header:
 
     @property
     def dtype(self) -> np.dtype:
-        """A point as it lies in the file."""
+        """A point as it lies in the file; to be asked for once the file is known to hold one."""
         return np.dtype([(name, kind) if n == 1 else (name, kind, (n,)) for name, kind, n in self.fields])
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a point."""
+        return sum(kind.itemsize * n for _, kind, n in self.fields)
 
 
 def read_pcd(path: Path) -> CloudFile:
@@ -86,17 +93,18 @@ def parse_header(path: Path, data: bytes) -> Header:
     try:
         key = "FIELDS"
         names = [name if name != "_" else f"_ {i}" for i, name in enumerate(entries[key])]
-        counts = [int(n) for n in entries.get("COUNT", ["1"] * len(names))]
+        counts = [count_of(n) for n in entries.get("COUNT", ["1"] * len(names))]
         key = "SIZE or TYPE"
         kinds = [_kind(kind, size) for kind, size in zip(entries["TYPE"], entries["SIZE"], strict=True)]
         fields = tuple(zip(names, kinds, counts, strict=True))
-        if len(set(names)) < len(names) or min(counts, default=1) < 1:
+        key = "FIELDS or COUNT"
+        if len(set(names)) < len(names) or min(counts, default=1) < 1 or max(counts, default=1) >= 2**31 // 8:
             raise ValueError
         key = "WIDTH or HEIGHT"
-        grid = [int(entries[name][0]) for name in ("WIDTH", "HEIGHT") if name in entries]
+        grid = [count_of(entries[name][0]) for name in ("WIDTH", "HEIGHT") if name in entries]
         key = "POINTS"
-        points = int(entries["POINTS"][0]) if "POINTS" in entries else math.prod(grid)
-        if points < 0 or not ("POINTS" in entries or len(grid) == 2):
+        points = count_of(entries["POINTS"][0]) if "POINTS" in entries else math.prod(grid)
+        if not ("POINTS" in entries or len(grid) == 2):
             raise ValueError
         key = "VIEWPOINT"
         viewpoint = tuple(map(float, entries[key])) if key in entries else None
@@ -142,15 +150,21 @@ def _read_text(path: Path, data: bytes, header: Header) -> np.ndarray:
             f"{path}: the PCD header promises {header.points:,} points but {len(lines):,} lines of data follow; "
             "the file is truncated or its count is wrong, export it again or correct the count"
         )
+    values, found = sum(n for _, _, n in header.fields), len(lines[0][1].split())
+    if found != values:
+        raise InvalidFile(
+            f"{path}: line {lines[0][0]} has {found:,} values where the PCD header's FIELDS and COUNT promise {values:,}; "
+            f"the file is damaged, {REMEDY}"
+        )
     flat = np.dtype([(f"{name} {i}", kind) for name, kind, n in header.fields for i in range(n)])
     return parse_rows(path, lines, None, flat).view(header.dtype)
 
 
 def _read_binary(path: Path, data: bytes, header: Header) -> np.ndarray:
-    need = header.points * header.dtype.itemsize
+    need = header.points * header.itemsize
     body = memoryview(data)[header.size :]
     if header.encoding == "binary":
-        if need > len(body) or len(body) - need >= max(header.dtype.itemsize, 3):
+        if need > len(body) or len(body) - need >= max(header.itemsize, 3):
             raise InvalidFile(
                 f"{path}: the PCD header promises {header.points:,} points ({need:,} bytes) but the file holds "
                 f"{len(body):,} bytes of data; it is truncated or its count is wrong, export it again"
@@ -205,9 +219,22 @@ def decompressed(path: Path, data: bytes, size: int) -> bytes:
     return bytes(out)
 
 
+def holds_doubles(cloud: CloudFile) -> bool:
+    """Whether `write_pcd` writes this cloud's coordinates in binary double precision, which not everyone reads."""
+    return not _as_text(cloud) and needs_double(cloud.points)
+
+
+def _as_text(cloud: CloudFile) -> bool:
+    return cloud.text and cloud.format == "pcd"
+
+
 def write_pcd(stream: BinaryIO, cloud: CloudFile) -> list[str]:
-    """Write binary PCD (ascii where the source was); returns the names of properties PCD cannot hold."""
-    coordinates = stored_coordinates(cloud.points, cloud.coordinate_dtype)
+    """Write binary PCD (ascii where the source was); returns the names of properties PCD cannot hold.
+
+    Binary coordinates are float32 wherever that keeps their detail: Open3D's legacy reader takes others for zeros.
+    """
+    text = _as_text(cloud)
+    coordinates = stored_coordinates(cloud.points, cloud.coordinate_dtype if text else np.dtype(np.float32))
     columns: dict[str, np.ndarray] = {axis: coordinates[:, i] for i, axis in enumerate("xyz")}
     dropped: list[str] = []
     named = renamed(flat_columns(cloud.properties), ("normal_x", "normal_y", "normal_z"))
@@ -218,7 +245,6 @@ def write_pcd(stream: BinaryIO, cloud: CloudFile) -> list[str]:
             dropped.append(name)
         else:
             columns[word(name)] = plain
-    text = cloud.text and cloud.format == "pcd"
     kinds = [values.dtype for values in columns.values()]
     count = len(cloud)
     viewpoint = cloud.viewpoint or (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)

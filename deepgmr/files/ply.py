@@ -21,6 +21,7 @@ from deepgmr.files.cloud import (
     Triangles,
     as_points,
     coordinate_dtype,
+    count_of,
     flat_columns,
     renamed,
     stored_coordinates,
@@ -99,8 +100,8 @@ def parse_header(path: Path, data: bytes) -> Header:
                     comments.append(line.split(maxsplit=1)[1].rstrip() if len(words) > 1 else "")
                 case ["format", kind, _] if kind in ORDERS:
                     encoding = kind
-                case ["element", name, count] if int(count) >= 0:
-                    elements.append((name, int(count), []))
+                case ["element", name, count] if name not in [known for known, _, _ in elements]:
+                    elements.append((name, count_of(count), []))
                 case ["property", "list", length, kind, name] if TYPES[length][0] in "iu":
                     _add(elements, Property(name, TYPES[kind], TYPES[length]))
                 case ["property", kind, name]:

@@ -118,6 +118,11 @@ class BinaryRows:
                 offset += length * size
             else:
                 offset += size
+        if offset > len(self.data):
+            raise InvalidFile(
+                f"{self.path}: a row of the PLY's {element.name} element runs past the end of the file; "
+                f"the file is truncated or corrupt, {REMEDY}"
+            )
         return lengths, offset
 
     def check_end(self, last: Element) -> None:

@@ -25,7 +25,7 @@ def read_table(path: Path) -> CloudFile:
     lines, comments = _content(text)
     if not lines:
         raise InvalidFile(f"{path}: holds zero points (no line of numbers); export it again")
-    counted = re.fullmatch(r"[+-]?\d+", lines[0][1]) is not None  # a PTS begins with its number of points
+    counted = re.fullmatch(r"[+-]?\d{1,40}", lines[0][1]) is not None  # a PTS begins with its number of points
     if counted and (path.suffix.lower() == ".pts" or (len(lines) > 1 and len(_split(*_cut(lines[1][1]))) >= 3)):
         promised, lines = int(lines[0][1]), lines[1:]
         if promised != len(lines):
@@ -59,7 +59,7 @@ def _as_cloud(
     place = [0, 1, 2] if names is None else [_find(names, axis) for axis in range(3)]
     if names is None:
         names = [*"xyz", *(f"column_{i}" for i in range(4, values.shape[1] + 1))]
-        block = values[:, 3:6]
+        block = np.clip(values[:, 3:6], -2.0, 2.0)  # whatever is longer is no unit vector either way
         if block.shape[1] == 3 and np.all(np.abs(np.linalg.norm(block, axis=1) - 1.0) < 1e-3):
             names[3:6] = ["nx", "ny", "nz"]
     if -1 in place:
@@ -172,7 +172,7 @@ def _complaint(lines: Lines, separator: str | None, dtype: np.dtype | None) -> s
                 return f"line {number} has {token[:40]!r} where a number belongs (column {column + 1}){comma}"
             if kind.kind in "iu":
                 low, high = np.iinfo(kind).min, np.iinfo(kind).max
-                if not re.fullmatch(r"[+-]?\d+", token) or not low <= int(token) <= high:
+                if not re.fullmatch(r"[+-]?\d{1,40}", token) or not low <= int(token) <= high:
                     return f"line {number} has {token[:40]!r}, which does not fit the declared type {kind.name}"
     return None
 
