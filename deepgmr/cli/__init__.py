@@ -14,14 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig, InvalidInput
+from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
 
 if TYPE_CHECKING:
     from deepgmr.io import CloudFile
@@ -250,6 +250,10 @@ def _run(program: typer.Typer, name: str, arguments: list[str] | None) -> int:
         return stop.code if isinstance(stop.code, int) else REGISTERED if stop.code is None else 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # no reader and no writer of files lets one through: this is the help that is printed
+        _say(f"{name}: error: {error.filename or 'standard output'}: could not be written ({_reason(error)})")
+        _mute()
+        return BAD_INPUT
     return REGISTERED
 
 
@@ -312,17 +316,32 @@ def _progress() -> Iterator[Callable[[str, float], None] | None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever closed stderr does not want to know
+        print(text, file=sys.stderr, flush=True)
 
 
 def _put(text: str) -> None:
     """Results on stdout. A reader that closed the pipe (`| head -1`) has what it wanted: that is no error."""
+    if sys.stdout is None:
+        raise InvalidFile("standard output: is closed; send it to a file or a terminal")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more on exit: give it somewhere to go.
+        _mute()
+    except OSError as error:
+        _mute()
+        raise InvalidFile(f"standard output: could not be written ({_reason(error)}); send it elsewhere") from None
+
+
+def _mute() -> None:
+    """Python flushes stdout once more on exit: give it somewhere to go."""
+    with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return _line(error.strerror or error)
 
 
 def _line(message: object) -> str:

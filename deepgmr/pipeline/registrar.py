@@ -249,7 +249,7 @@ class Registrar:
                 bundle=self.bundle.id,
             ),
             alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
-            notes=(*([units] if units else []), *_left_out(source=pair.source.far, target=pair.target.far)),
+            notes=(*([units] if units else []), *_notes(source=pair.source, target=pair.target)),
         )
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:
@@ -348,7 +348,13 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
     return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
 
 
-def _left_out(**far: int) -> Iterator[str]:
-    for role, count in far.items():
-        if count:
-            yield f"{count:,} points of the {role} lie far outside the rest and were left out"
+def _notes(**scans: Scan) -> Iterator[str]:
+    """What was odd about the clouds."""
+    for role, scan in scans.items():
+        if scan.far:
+            yield f"{scan.far:,} points of the {role} lie far outside the rest and were left out"
+        if scan.coarse is not None:
+            yield (
+                f"the coordinates of the {role} come in steps of {scan.coarse:g}, all that float32 keeps so far from the "
+                "origin; subtract an offset in double precision before storing them as float32"
+            )

@@ -19,6 +19,7 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
+from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.settings import ScanSettings
 
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
@@ -114,6 +115,7 @@ class Scan:
     heaps: Heaps  # the data's own resolution, or the finest that the settings keep, about the origin, input units
     total: int  # points that count
     far: int  # points left out because they lie far outside
+    coarse: float | None  # the step of coordinates that float32 has rounded coarsely, input units
     settings: ScanSettings
 
     @classmethod
@@ -141,6 +143,7 @@ class Scan:
             heaps=_finest(heaps, spread, settings),
             total=len(centred),
             far=int(far.sum()),
+            coarse=coarse_step(points),
             settings=settings,
         )
 

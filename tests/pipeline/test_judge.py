@@ -10,7 +10,6 @@ import pytest
 import torch
 from problems import cuboid
 
-from deepgmr import metrics
 from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.pipeline import judge as room
 from deepgmr.pipeline.bundle import Bundle
