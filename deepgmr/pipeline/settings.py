@@ -195,10 +195,10 @@ class Settings:
         plain = to_plain(self)
         for name, value in changes.items():
             *rooms, key = name.split(".")
-            table = plain
+            table: Any = plain
             for room in rooms:
-                table = table.get(room, {}) if isinstance(table, dict) else {}
-            if key not in table:
+                table = table.get(room) if isinstance(table, dict) else None
+            if not isinstance(table, dict) or key not in table:
                 raise InvalidConfig(f"unknown setting `{name}`; the settings are {', '.join(_names(plain))}")
             if isinstance(value, Mapping):
                 unknown = [inner for inner in value if inner not in table[key]]
