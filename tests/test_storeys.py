@@ -20,7 +20,7 @@ HOUSE = ROOT / "deepgmr"
 
 MATHEMATICS = ("errors", "threads", "geometry", "mixture", "divergence", "networks")  # no opinion on registration
 PRODUCT = ("io", "pipeline")  # what `register` is
-WORKSHOP = ("datasets", "metrics", "training", "evaluation", "cli")  # makes and measures the product
+WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *WORKSHOP)
 IMPURE = ("pipeline.registrar",)  # of the product's algorithm, what reads a file
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
@@ -29,7 +29,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "networks": ("features", "patches", "pointnet", "overlap", "deepgmr"),
     "pipeline": ("clouds", "surface", "search", "refine", "judge", "registrar"),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "plotly", "h5py")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}
