@@ -111,9 +111,8 @@ def _named(**paths: Path) -> Iterator[None]:
     try:
         yield
     except InvalidCloud as error:
-        role, colon, rest = str(error).partition(":")
-        if colon and role in paths:
-            raise InvalidCloud(f"{paths[role]}: {role}:{rest}") from None
+        if error.role in paths:
+            raise InvalidCloud(f"{paths[error.role]}: {error}", role=error.role) from None
         raise
 
 

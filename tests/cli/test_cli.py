@@ -326,7 +326,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 def test_a_refused_cloud_names_its_file(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> None:
-        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud")
+        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud", role="target")
 
     standin.before = refuse
     assert_refused(capsys, cli.register_main(pair), f"{pair[1]}: target: 3 of 40 points are NaN; clean the cloud")
@@ -480,11 +480,11 @@ def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        (POINTS[:1], "1 usable points"),
-        (POINTS[:2], "2 usable points"),
-        (np.ones((40, 3)), "equal"),
-        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "3 of 40 points have NaN or infinite"),
-        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "2 of 40 points have NaN or infinite"),
+        (POINTS[:1], "bad.ply: source: 1 usable points"),
+        (POINTS[:2], "bad.ply: source: 2 usable points"),
+        (np.ones((40, 3)), "bad.ply: source: all 40 points are equal"),
+        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "bad.ply: source: 3 of 40 points have NaN or infinite"),
+        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "bad.ply: source: 2 of 40 points have NaN or infinite"),
         (POINTS * 1000.0, "millimetres"),
     ],
 )
