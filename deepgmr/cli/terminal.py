@@ -6,12 +6,12 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
-from deepgmr.errors import DeepGMRError
+from deepgmr.errors import DeepGMRError, InvalidFile
 
 REGISTERED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED = 0, 2, 3, 130
 
@@ -24,6 +24,10 @@ def run(program: typer.Typer, name: str, arguments: list[str] | None) -> int:
         return stop.code if isinstance(stop.code, int) else REGISTERED if stop.code is None else 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # no reader and no writer of files lets one through: this is the help that is printed
+        say(f"{name}: error: {error.filename or 'standard output'}: could not be written ({_reason(error)})")
+        _mute()
+        return BAD_INPUT
     return REGISTERED
 
 
@@ -61,17 +65,32 @@ def progress_bar() -> Iterator[Callable[[str, float], None] | None]:
 
 def say(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever closed stderr does not want to know
+        print(text, file=sys.stderr, flush=True)
 
 
 def put(text: str) -> None:
     """Results on stdout. A reader that closed the pipe (`| head -1`) has what it wanted: that is no error."""
+    if sys.stdout is None:
+        raise InvalidFile("standard output: is closed; send it to a file or a terminal")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more on exit: give it somewhere to go.
+        _mute()
+    except OSError as error:
+        _mute()
+        raise InvalidFile(f"standard output: could not be written ({_reason(error)}); send it elsewhere") from None
+
+
+def _mute() -> None:
+    """Python flushes stdout once more on exit: give it somewhere to go."""
+    with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return one_line(error.strerror or error)
 
 
 def one_line(message: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import zipfile
@@ -126,7 +127,9 @@ def write_npy(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     unnamed = [name for name in cloud.properties if re.fullmatch(r"column_\d+", name)]
     if unnamed:
         coordinates = np.column_stack([coordinates, *(cloud.properties[name] for name in unnamed)])
-    np.save(stream, coordinates, allow_pickle=False)
+    buffer = io.BytesIO()  # into a file NumPy writes by itself, and does not say why it could not
+    np.save(buffer, coordinates, allow_pickle=False)
+    stream.write(buffer.getbuffer())
     return [name for name in cloud.properties if name not in unnamed]
 
 

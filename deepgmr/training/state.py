@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io import checkpoint
+from deepgmr.io.disk import replacing, writing
 from deepgmr.plain import to_plain
 from deepgmr.training.config import AnyTraining, OptimiserConfig
 from deepgmr.training.tasks import Task, to_device
@@ -132,7 +133,8 @@ class Run:
     # -- files -------------------------------------------------------------------------------------------------
 
     def begin(self, *, resume: bool) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return
         if not resume:
@@ -189,7 +191,8 @@ class Run:
     def log(self, row: dict[str, float]) -> None:
         self.history.append(row)
         if self.rank == 0:
-            with (self.out / "history.jsonl").open("a") as file:
+            path = self.out / "history.jsonl"
+            with writing(path), path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
     def _provenance(self) -> dict[str, Any]:
@@ -220,6 +223,5 @@ def _read_history(out: Path) -> list[dict[str, float]]:
 
 
 def _write_history(out: Path, rows: list[dict[str, float]]) -> None:
-    path, temporary = out / "history.jsonl", out / ".history.jsonl"
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)
+    with replacing(out / "history.jsonl") as stream:
+        stream.write("".join(json.dumps(row) + "\n" for row in rows).encode())

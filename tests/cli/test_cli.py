@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -387,12 +388,7 @@ def test_a_damaged_laz_is_one_line(pair: list[str], tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
-    code = (
-        "import sys; from types import ModuleType; import deepgmr.pipeline, test_cli\n"
-        "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
-        f"sys.exit(deepgmr.cli.register_main({pair!r}))\n"
-    )
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + code
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({pair!r}))\n"
     reading, writing = os.pipe()
     os.close(reading)  # as `| head -0` would
     try:
@@ -400,6 +396,80 @@ def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+STAND_IN = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    "import deepgmr.cli, deepgmr.pipeline, test_cli\n"
+    "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
+)
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device to write to")
+
+
+@FULL
+@pytest.mark.parametrize("options", [[], ["--json"], ["--help"], ["--version"]])
+def test_a_full_disk_under_stdout_is_one_line(pair: list[str], options: list[str]) -> None:
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({[*pair, *options]!r}))\n"
+    with Path("/dev/full").open("w") as full:
+        done = _python(code, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "standard output: could not be written (No space left on device)" in done.stderr
+
+
+@FULL
+def test_a_full_disk_under_stderr_hides_no_answer(pair: list[str]) -> None:
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({[*pair, '-v']!r}))\n"
+    with Path("/dev/full").open("w") as full:
+        done = _python(code, stdout=subprocess.PIPE, stderr=full)
+    assert done.returncode == 0
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(done.stdout)), MOTION)
+
+
+def test_a_closed_stdout_is_one_line(pair: list[str]) -> None:
+    code = STAND_IN + f"sys.stdout = None; sys.exit(deepgmr.cli.register_main({pair!r}))\n"
+    done = _python(code, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        *(2, ""),
+        "register: error: standard output: is closed; send it to a file or a terminal\n",
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 kB that is almost full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        (folder / "rest").write_bytes(bytes(64 * 1024 - 4096))
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("option", ["moved.ply", "moved.pcd", "moved.csv", "moved.npy", "moved.npz", "T.txt", "T.json"])
+def test_a_full_disk_is_one_line(
+    standin: StandIn, small_disk: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cloud(tmp_path / "src.ply", CloudFile(np.random.default_rng(2).normal(size=(4000, 3))))
+    if option.startswith("T"):
+        (small_disk / "more").write_bytes(bytes(4096))
+    before = sorted(small_disk.iterdir())
+    arguments = ["--transform" if option.startswith("T") else "-o", str(small_disk / option)]
+    code = cli.register_main([*[str(tmp_path / "src.ply")] * 2, *arguments])
+    assert_refused(capsys, code, f"{option}: could not be written (No space left on device); make room")
+    assert sorted(small_disk.iterdir()) == before
+
+
+def test_a_folder_that_vanishes_is_one_line(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    standin.before = (tmp_path / "out").rmdir
+    code = cli.register_main([*pair, "-o", str(tmp_path / "out" / "moved.ply")])
+    assert_refused(capsys, code, "cannot be written, there is no folder")
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------
@@ -425,6 +495,16 @@ def test_evaluate_prints_a_table_and_writes_json(
     assert "tiny: 2 pairs" in printed.out and "identity" in printed.out
     table = json.loads(out.read_text())["tables"][0]
     assert table["summary"][0]["method"] == "identity" and len(table["pairs"]["name"]) == 2
+
+
+def test_evaluate_on_a_full_disk_is_one_line(suite: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small_disk / "more").write_bytes(bytes(4096))
+    before = sorted(small_disk.iterdir())
+    code = cli.main(["evaluate", str(suite), "--method", "identity", "--json", str(small_disk / "out.json")])
+    printed = capsys.readouterr()
+    assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert "out.json: could not be written (No space left on device)" in printed.err
+    assert sorted(small_disk.iterdir()) == before
 
 
 @pytest.mark.parametrize(
