@@ -327,7 +327,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 def test_a_refused_cloud_names_its_file(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> None:
-        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud")
+        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud", role="target")
 
     standin.before = refuse
     assert_refused(capsys, cli.register_main(pair), f"{pair[1]}: target: 3 of 40 points are NaN; clean the cloud")
@@ -366,7 +366,7 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
     code = (
         "import sys; from deepgmr import cli\n"
         "codes = [cli.register_main(['--help']), cli.register_main(['no.ply', 'no.ply']), cli.main(['--version'])]\n"
-        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'small_gicp'} & set(sys.modules)\n"
+        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'plotly', 'small_gicp'} & set(sys.modules)\n"
         "sys.exit(f'{codes} {slow}' if slow or codes != [0, 2, 0] else 0)\n"
     )
     done = _python(code, capture_output=True)
@@ -400,7 +400,7 @@ def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
 
 STAND_IN = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    "from types import ModuleType; import deepgmr.pipeline, test_cli\n"
+    "import deepgmr.cli, deepgmr.pipeline, test_cli\n"
     "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
 )
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device to write to")
@@ -560,11 +560,11 @@ def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        (POINTS[:1], "1 usable points"),
-        (POINTS[:2], "2 usable points"),
-        (np.ones((40, 3)), "equal"),
-        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "3 of 40 points have NaN or infinite"),
-        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "2 of 40 points have NaN or infinite"),
+        (POINTS[:1], "bad.ply: source: 1 usable points"),
+        (POINTS[:2], "bad.ply: source: 2 usable points"),
+        (np.ones((40, 3)), "bad.ply: source: all 40 points are equal"),
+        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "bad.ply: source: 3 of 40 points have NaN or infinite"),
+        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "bad.ply: source: 2 of 40 points have NaN or infinite"),
         (POINTS * 1000.0, "millimetres"),
     ],
 )
