@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from scipy.optimize import minimize
 import deepgmr
 from deepgmr import metrics
 from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
-from deepgmr.errors import InvalidConfig
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import replacing
+from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
 from deepgmr.pipeline.rank import RANKED, Ranking, Terms
 from deepgmr.pipeline.registrar import Registrar
-from deepgmr.pipeline.settings import JudgeSettings
+from deepgmr.pipeline.settings import JudgeSettings, Settings
 from deepgmr.pipeline.trace import Trace
 
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
@@ -78,8 +81,35 @@ def calibrate(
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
         ranking = bundle.ranking if last and rounds > 1 else fitted.ranking
         bundle = replace(bundle, ranking=ranking, confidence=fitted.confidence)
-    told = {"pairs_a_kind": pairs, "seed": seed, "rounds": rounds, "command": command, **fitted.table}
+    told = {
+        "commit": _commit(),
+        "pairs_a_kind": pairs,
+        "seed": seed,
+        "rounds": rounds,
+        "command": command,
+        **fitted.table,
+    }
     return replace(bundle, provenance={**bundle.provenance, "version": deepgmr.__version__, "calibration": told}, id="")
+
+
+def started(bundle: Bundle, *, network: str | Path | None = None, settings: str | Path | None = None) -> Bundle:
+    """A bundle with another overlap network, or with the settings of a TOML file, before it is calibrated.
+
+    Raises `InvalidCheckpoint` or `InvalidConfig`, naming the file.
+    """
+    if network is not None:
+        model = load(network)
+        if not isinstance(model, OverlapNetwork):
+            raise InvalidCheckpoint(f"{network}: holds a {type(model).__name__}; a bundle needs an overlap network")
+        provenance = {**bundle.provenance, "network": dict(getattr(model, "provenance", {}))}
+        bundle = replace(bundle, network=model, provenance=provenance)
+    if settings is not None:
+        try:
+            text = Path(settings).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"{settings}: cannot be read ({error}); give a TOML file") from None
+        bundle = replace(bundle, settings=Settings.from_toml(text))
+    return bundle
 
 
 def outcome(registrar: Registrar, case: Case, progress: Progress | None = None, done: float = 0.0) -> Outcome:
@@ -181,7 +211,7 @@ def card(bundle: Bundle, name: str) -> str:
     network = bundle.provenance.get("network", {})
     numbers = {
         "bundle": bundle.id,
-        "deepgmr": bundle.provenance.get("version", ""),
+        "deepgmr": f"{bundle.provenance.get('version', '')}, commit {told.get('commit') or '-'}",
         "network": ", ".join(f"{key} {network[key]}" for key in ("steps", "pairs", "commit") if key in network) or "-",
         "calibration": f"{told['pairs_a_kind']} procedural pairs of each kind, seed {told['seed']}, "
         f"{told['rounds']} rounds",
@@ -211,6 +241,16 @@ def card(bundle: Bundle, name: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package runs from, with a + where it has changed since; empty elsewhere."""
+    folder = Path(__file__).parent
+    said = [
+        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "."])
+    ]
+    return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
 def _first_right(rows: Sequence[Outcome]) -> float:
