@@ -1,6 +1,6 @@
 """Write the answers that `tests/test_golden.py` holds `register` to: after a change that is meant to change them.
 
-    python scripts/golden.py
+python scripts/golden.py
 """
 
 from __future__ import annotations

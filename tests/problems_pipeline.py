@@ -36,4 +36,4 @@ def level(points: np.ndarray) -> Level:
 
 
 def levels(source: np.ndarray, target: np.ndarray) -> tuple[Level, Level]:
-    return Pair.of(Scan.of(source), Scan.of(target)).levels()
+    return Pair(Scan.of(source), Scan.of(target)).levels()

@@ -91,7 +91,7 @@ class Registrar:
                 self.prepare(cloud, role=role, drop_invalid=drop_invalid, seed=seed)
                 for role, cloud in (("source", source), ("target", target))
             )
-            pair = Pair.of(*prepared)
+            pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
             search = Search(pair, pair.levels(), prior, settings, clock)  # each cloud as a mixture of disks
@@ -131,7 +131,7 @@ class Registrar:
         return hypotheses
 
     def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
-        settings, levels, clock, size = search.settings, search.levels, search.clock, search.pair.size
+        settings, levels, clock = search.settings, search.levels, search.clock
         if look.mixtures:
             with clock("mixtures"):
                 yield "mixtures", mixture_motion(whole_network(), *levels)
@@ -145,15 +145,14 @@ class Registrar:
             with clock("histograms"):
                 a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
                 matches = match(a, b, propose)
-            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance * size)
+            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance)
             yield "described", _agreed(matches, seen, search, tolerance=tolerance)
         if look.grid:
             propose = settings.propose
             with clock("rotation grid"):
                 p, q = (coarse(level, propose.mixture) for level in levels)
-                blur = propose.blur * size
                 motions = grid_motions(
-                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=blur
+                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
                 )
             yield "grid", motions
         if search.prior.initial is not None:
@@ -164,8 +163,7 @@ class Registrar:
             if not look.refined:
                 candidates = search.prior.apply(hypotheses)
             else:
-                settings, size = search.settings.refine, search.pair.size
-                candidates = refine(hypotheses, *search.levels, search.prior, settings, size=size)
+                candidates = refine(hypotheses, *search.levels, search.prior, search.settings.refine)
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
@@ -177,7 +175,7 @@ class Registrar:
             search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
             plausibility = self.bundle.ranking.plausibility(search.terms)
-            distance = search.settings.search.same_distance * search.pair.size
+            distance = search.settings.search.same_distance
             search.order = distinct(
                 search.candidates, plausibility, settings.poses, angle=settings.rival_angle, distance=distance
             )
@@ -188,9 +186,7 @@ class Registrar:
         settings, levels, order = search.settings, search.levels, search.order
         with search.clock("judgement"):
             poses = search.candidates[order]
-            evidence = weigh(
-                poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, size=search.pair.size
-            )
+            evidence = weigh(poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank)
             known = evidence.observability if observability is None else observability
             evidence = dataclasses.replace(evidence, observability=known)
             if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
@@ -320,9 +316,7 @@ def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, to
 
 def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
     settings = search.settings.search
-    return distinct(
-        motions, scores, count, angle=settings.same_angle, distance=settings.same_distance * search.pair.size
-    )
+    return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
 
 
 def _covariance(answer: Polished, pair: Pair) -> np.ndarray:

@@ -198,7 +198,7 @@ def test_coordinates_that_float32_rounds_coarsely_are_told(points: np.ndarray, s
 
 
 def size_ratio(source: np.ndarray, target: np.ndarray) -> float:
-    return Pair.of(Scan.of(source), Scan.of(target)).size_ratio
+    return Pair(Scan.of(source), Scan.of(target)).size_ratio
 
 
 def test_size_ratio_is_robust_and_does_not_care_where() -> None:
@@ -260,7 +260,7 @@ def test_points_far_outside_are_told_from_the_rest(seed: int, far: int, times: f
     outside = outside[np.linalg.norm(outside, axis=1) > times / 2]
     spoilt, clean = Scan.of(np.concatenate([cloud, outside])), Scan.of(cloud)
     assert spoilt.far == len(outside)
-    assert spoilt.level(None).points.tobytes() == clean.level(None).points.tobytes()
+    assert spoilt.level(None, 1.0).points.tobytes() == clean.level(None, 1.0).points.tobytes()
 
 
 def test_a_thin_end_of_a_cloud_is_not_far() -> None:

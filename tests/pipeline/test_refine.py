@@ -26,12 +26,12 @@ def test_coarse_motions_are_pulled_to_the_truth() -> None:
     start = (
         RigidTransform.exp(torch.tensor([[0.08, -0.05, 0.06, 0.02, 0.01, -0.02]], dtype=torch.float64)) @ truth[None]
     )
-    refined = refine(start, p, q, Prior(), SETTINGS.refine, size=1.0)
+    refined = refine(start, p, q, Prior(), SETTINGS.refine)
     before = rotation_angle(start.rotation.mT @ truth.rotation).item()
     after = rotation_angle(refined.rotation.mT @ truth.rotation).item()
     assert after < 0.3 * before
     outside = Prior(RigidTransform.exp(torch.tensor([2.0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ truth, 0.5)
-    assert outside.allows(refine(start, p, q, outside, SETTINGS.refine, size=1.0).rotation).all()
+    assert outside.allows(refine(start, p, q, outside, SETTINGS.refine).rotation).all()
 
 
 def test_the_polish_is_exact_for_shared_points_and_observes_without_steps() -> None:

@@ -46,7 +46,7 @@ def test_both_clouds_come_to_one_resolution() -> None:
 def test_a_level_covers_the_cloud(count: int) -> None:
     points = shape(2, 8000)
     scan = Scan.of(points)
-    kept = scan.level(scan.rung_for(count)).points * scan.scale + scan.origin
+    kept = scan.level(scan.rung_for(count), 3.0).points * 3.0 + scan.origin
     assert 0.8 * count < len(kept) < 1.25 * count
     gap, _ = cKDTree(kept).query(points)
     assert gap.max() < 6 * gap.mean()
@@ -56,9 +56,9 @@ def test_a_scan_does_not_know_the_order_of_its_points() -> None:
     rng = np.random.default_rng(0)
     points = 5e5 + 30 * shape(4, 9000)
     first, second = Scan.of(points), Scan.of(points[rng.permutation(len(points))])
-    assert (first.origin == second.origin).all() and (first.scale, first.size) == (second.scale, second.size)
+    assert (first.origin == second.origin).all() and first.size == second.size
     for step in (first.rung_for(300), first.rung_for(2000), None):
-        a, b = first.level(step), second.level(step)
+        a, b = first.level(step, 30.0), second.level(step, 30.0)
         assert a.points.tobytes() == b.points.tobytes()
         assert a.normals.numpy().tobytes() == b.normals.numpy().tobytes()
         assert a.neighbours.numpy().tobytes() == b.neighbours.numpy().tobytes()
@@ -69,9 +69,8 @@ def test_the_frame_is_that_of_float64() -> None:
     scan = Scan.of(points)
     np.testing.assert_allclose(scan.origin - points[0], (points - points[0]).mean(0), atol=2e-9)
     radius = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
-    assert scan.size * scan.scale == pytest.approx(2 * radius, rel=1e-9)
-    assert 0.5 < scan.size <= 1 and math.log2(scan.scale).is_integer()
-    back = scan.level(None).points * scan.scale + scan.origin
+    assert scan.size == pytest.approx(2 * radius, rel=1e-9)
+    back = scan.level(None, scan.size).points * scan.size + scan.origin
     assert np.abs(cKDTree(points).query(back)[0]).max() < 2e-9  # of five million metres
 
 
@@ -83,8 +82,8 @@ def test_components_are_the_means_of_their_cells() -> None:
     cells: dict[tuple[int, ...], list[np.ndarray]] = {}
     for point in points - scan.origin:
         cells.setdefault(tuple(np.floor(point / size).astype(int)), []).append(point)
-    means = np.stack([np.mean(cell, axis=0) for cell in cells.values()]) / scan.scale
-    found = scan.level(step).points
+    means = np.stack([np.mean(cell, axis=0) for cell in cells.values()]) / scan.size
+    found = scan.level(step, scan.size).points
     assert abs(len(found) - len(means)) <= 2  # a point on the border of two cells
     assert np.quantile(cKDTree(found).query(means)[0], 0.99) < 1e-9
 
@@ -94,8 +93,11 @@ def test_far_points_count_for_nothing_and_are_counted() -> None:
     stray = np.concatenate([points, 1e6 * np.random.default_rng(0).normal(size=(20, 3))])
     clean, spoilt = Scan.of(points), Scan.of(stray)
     assert (clean.far, spoilt.far) == (0, 20)
-    assert (spoilt.scale, spoilt.total) == (clean.scale, 4000)
-    assert spoilt.level(spoilt.rung_for(500)).points.tobytes() == clean.level(clean.rung_for(500)).points.tobytes()
+    assert (spoilt.size, spoilt.total) == (clean.size, 4000)
+    assert (
+        spoilt.level(spoilt.rung_for(500), 1.0).points.tobytes()
+        == clean.level(clean.rung_for(500), 1.0).points.tobytes()
+    )
 
 
 def test_a_large_cloud_keeps_the_finest_level_that_fits_and_the_same_in_any_order() -> None:
@@ -104,22 +106,34 @@ def test_a_large_cloud_keeps_the_finest_level_that_fits_and_the_same_in_any_orde
     settings = ScanSettings(finest=2000)
     first, second = Scan.of(points, settings), Scan.of(points[rng.permutation(len(points))], settings)
     assert 500 < len(first.heaps) <= 2000 and first.heaps.total == 30_000
-    assert first.level(first.rung_for(300)).points.tobytes() == second.level(second.rung_for(300)).points.tobytes()
+    assert (
+        first.level(first.rung_for(300), 1.0).points.tobytes()
+        == second.level(second.rung_for(300), 1.0).points.tobytes()
+    )
 
 
-def test_scans_of_other_sizes_share_a_frame_exactly() -> None:
+def test_a_pair_is_measured_by_its_larger_cloud() -> None:
     points = shape(9, 3000)
     small, large = Scan.of(points), Scan.of(5 * points)
-    pair = Pair.of(small, large)
-    assert pair.scale == large.scale and pair.size == large.size
+    pair = Pair(small, large)
+    assert pair.scale == large.size == pytest.approx(5 * small.size)
     assert pair.size_ratio == pytest.approx(0.2)
     fine = pair.fine(800)[0]
-    own = small.level(small.rung_for(800))
-    np.testing.assert_array_equal(fine.points * pair.scale, own.points * small.scale)
+    np.testing.assert_allclose(fine.points * pair.scale, small.level(small.rung_for(800), 1.0).points, rtol=1e-14)
+
+
+def test_a_map_keeps_what_it_can_and_forgets_the_rest() -> None:
+    scan = Scan.of(shape(9, 3000))
+    first = scan.level(None, 1.0)
+    assert scan.level(None, 1.0) is first
+    for scale in range(2, 40):
+        scan.level(None, float(scale))
+    again = scan.level(None, 1.0)
+    assert again is not first and again.points.tobytes() == first.points.tobytes()
 
 
 def test_motions_enter_the_frame_and_leave_it() -> None:
-    pair = Pair.of(Scan.of(1000 + 20 * shape(1)), Scan.of(20 * shape(2) - 500))
+    pair = Pair(Scan.of(1000 + 20 * shape(1)), Scan.of(20 * shape(2) - 500))
     matrix = motion(3).matrix.numpy()
     np.testing.assert_allclose(pair.undo(pair.enter(matrix)), matrix, atol=1e-9)
     point = 1000 + 20 * shape(1)[7]
