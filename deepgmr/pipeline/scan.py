@@ -22,6 +22,7 @@ from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
 from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.settings import ScanSettings
 
+_KEPT = 16  # levels that a prepared scan holds on to
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
 
@@ -149,7 +150,7 @@ class Scan:
         if level is None:
             heaps = self.heaps.sorted() if step is None else self.heaps.gathered(size_of(step))
             level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
-            for old in list(self._levels)[: -self.settings.kept]:  # a map that meets scans of many sizes
+            for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
                 self._levels.pop(old, None)
         return level
 

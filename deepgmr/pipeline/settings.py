@@ -31,7 +31,6 @@ class ScanSettings:
     for_side: int = 40  # ... and that say which side of it is hollow
     for_height: int = 12  # ... and how much relief there is
     sigma: float = 0.5  # standard deviation of a component in its plane, spacings: half-way to its neighbours
-    kept: int = 16  # levels that a prepared scan keeps
     thickness: float = 1e-3  # variance across it, as a share of that in its plane
 
 
