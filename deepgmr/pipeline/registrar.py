@@ -211,7 +211,7 @@ class Registrar:
         settings, best = search.settings, int(search.order[0])
         with search.clock("polish"):
             answer = polish(
-                *search.pair.fine(settings.polish.components),
+                *search.pair.fine(settings.polish.components, settings.polish.neighbours),
                 search.candidates[best],
                 reach=settings.polish.reach * max(level.spacing for level in search.levels),
                 settings=settings.polish,

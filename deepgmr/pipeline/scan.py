@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,10 @@ class Level:
     def of(cls, points: np.ndarray, settings: ScanSettings) -> Level:
         """The level whose components lie at points (J, 3) float64, J >= 3."""
         return cls(points, Tree(points), settings)
+
+    def seen_closer(self, neighbours: int) -> Level:
+        """The same components, with normals from so many neighbours."""
+        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
 
     @cached_property
     def means(self) -> Tensor:
@@ -208,9 +212,11 @@ class Pair:
             source, target = (self._level(scan, even if step is None else max(step, even)) for scan in scans)
         return source, target
 
-    def fine(self, components: int) -> tuple[Level, Level]:
-        """Each cloud at its own resolution, with about so many components or all it has."""
-        source, target = (self._level(scan, scan.rung_for(components)) for scan in (self.source, self.target))
+    def fine(self, components: int, neighbours: int) -> tuple[Level, Level]:
+        """Each cloud at its own resolution: about so many components or all it has, normals from so many neighbours."""
+        source, target = (
+            self._level(scan, scan.rung_for(components)).seen_closer(neighbours) for scan in (self.source, self.target)
+        )
         return source, target
 
     def _level(self, scan: Scan, step: int | None) -> Level:

@@ -143,6 +143,7 @@ class PolishSettings:
     """The last fit, at the resolution of the data."""
 
     components: int = 6_000  # of each cloud
+    neighbours: int = 12  # that a normal is estimated from
     reach: float = 2.0  # spacings of the searched level within which points are matched at first
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last

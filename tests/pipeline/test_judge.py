@@ -64,7 +64,7 @@ def test_confidence_follows_the_evidence(start: Evidence, name: str, sign: int) 
 def test_symmetry_costs_little_confidence_and_a_rival_elsewhere_much() -> None:
     assert confidence(GOOD) > 0.95
     assert confidence(GOOD) - 0.05 < confidence(replace(GOOD, margin=0.0)) < confidence(GOOD)
-    assert confidence(replace(GOOD, standing=-4.0)) < confidence(GOOD) - 0.05
+    assert 1 - confidence(replace(GOOD, standing=-4.0)) > 5 * (1 - confidence(GOOD))
     assert confidence(replace(GOOD, standing=0.0)) < confidence(GOOD)
     assert confidence(replace(GOOD, share=0.5)) == 0.5
     assert confidence(replace(GOOD, accidents=0.0)) == 0.5 and confidence(replace(GOOD, accidents=5.0)) < 0.01

@@ -118,7 +118,7 @@ def test_a_pair_is_measured_by_its_larger_cloud() -> None:
     pair = Pair(small, large)
     assert pair.scale == large.size == pytest.approx(5 * small.size)
     assert pair.size_ratio == pytest.approx(0.2)
-    fine = pair.fine(800)[0]
+    fine = pair.fine(800, 12)[0]
     np.testing.assert_allclose(fine.points * pair.scale, small.level(small.rung_for(800), 1.0).points, rtol=1e-14)
 
 
