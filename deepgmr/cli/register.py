@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, progress_bar, put, say
-from deepgmr.errors import InvalidCloud, InvalidInput
+from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidInput
 
 if TYPE_CHECKING:
     from deepgmr.io import CloudFile
@@ -38,6 +38,23 @@ def command(
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="The rotation is known to be below this.")
     ] = None,
+    trust: Annotated[
+        float | None,
+        typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="default, fast, thorough or paper.  [default: default]")
+    ] = "default",
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="KEY=VALUE|FILE", help="Settings: one, or a TOML file; may be repeated."),
+    ] = None,
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="NAME|FILE", help="What answers, by name or file.  [default: default]")
+    ] = "default",
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Write what was tried, as JSON.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the points on meshes; clouds need none.")] = 0,
     no_refine: Annotated[bool, typer.Option("--no-refine", help="Skip the polish at full resolution.")] = False,
     drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Ignore points that are not finite.")] = False,
@@ -47,14 +64,19 @@ def command(
     """Find the rigid motion that carries SRC onto TGT, and print it: x_target = R x_source + t.
 
     Prints the 4x4 (read it with numpy.loadtxt) and a verdict behind a #. Exits with 0 when registered, 2 on bad input,
-    3 when there is an answer that should not be trusted. Reads PLY, PCD, OBJ, STL, OFF, GLB, XYZ, PTS, TXT, CSV, NPY,
-    NPZ and, with the extra deepgmr[las], LAS and LAZ.
+    3 when there is an answer that should not be trusted. Of the presets, fast looks once, thorough leaves no look out,
+    and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
+    XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extra deepgmr[las], LAS and LAZ.
     """
     with answering("register"):
         from deepgmr import io as files
+        from deepgmr.io.disk import replacing
 
         start = time.perf_counter()
-        _check_paths(source, target, output, transform)
+        _check_paths(source, target, output, transform, trace)
+        if trust is not None and not 0.0 <= trust <= 1.0:
+            raise InvalidInput(f"--trust must be a probability from 0 to 1, got {trust:g}")
+        changes = _changes(preset, config or [])
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         prior = None if initial is None else files.read_transform(initial)
@@ -65,19 +87,26 @@ def command(
             for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True):
                 say(f"{role}: {path}: {_described(cloud)}")
 
-        from deepgmr.pipeline import registrar as registration
+        from deepgmr.pipeline.registrar import Registrar
+        from deepgmr.pipeline.trace import Trace
 
         read = time.perf_counter()
         # A library that prints must not come between the caller and the one JSON object.
         with progress_bar() as progress, redirect_stdout(sys.stderr), _named(source=source, target=target):
-            result = registration.register(
+            registrar = Registrar.load(bundle, preset=preset)
+            for change in changes:
+                registrar = registrar.replace(**change)
+            kept = Trace()
+            result = registrar.register(
                 clouds[0].points,
                 clouds[1].points,
                 initial=prior,
                 max_rotation_degrees=max_rotation,
+                trust=trust,
                 seed=seed,
                 refine=not no_refine,
                 drop_invalid=drop_invalid,
+                trace=kept,
                 progress=progress,
             )
         found = time.perf_counter()
@@ -90,19 +119,29 @@ def command(
                 say(f"note: {caveat}")
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
+        if trace is not None:
+            with replacing(trace) as stream:
+                stream.write(json.dumps(kept.to_dict(), allow_nan=False).encode())
         if verbose:
             say(f"reading and imports {read - start:.2f} s, registration {found - read:.2f} s")
+            stats, (ours, theirs) = result.stats, result.stats.components
+            say(f"{stats.looks} looks at {ours} and {theirs} components, {stats.hypotheses} hypotheses")
+            say(f"settings {preset}, bundle {bundle} ({stats.bundle})")
             say(f"standard deviations: {_deviations(result)}; score {result.score:.3f}")
             for other in result.alternatives:
                 say(f"alternative, score {other.score:.3f}:\n{files.matrix_text(other.target_from_source)}")
         if as_json:
-            put(_as_json(result, source, target, clouds, found - read) + "\n")
+            ends = {
+                role: {"path": str(path), "points": len(cloud)}
+                for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True)
+            }
+            put(json.dumps(result.to_dict() | ends | {"seconds": found - read}, allow_nan=False) + "\n")
         else:
             for note in result.notes:
                 if note != result.sentence:
                     say(f"note: {note}")
             put(files.matrix_text(result.target_from_source) + _verdict(result) + "\n")
-        raise typer.Exit(REGISTERED if result.status.value == "ok" else NOT_TRUSTED)
+        raise typer.Exit(REGISTERED if result.trusted else NOT_TRUSTED)
 
 
 @contextmanager
@@ -116,18 +155,51 @@ def _named(**paths: Path) -> Iterator[None]:
         raise
 
 
-def _check_paths(source: Path, target: Path, output: Path | None, transform: Path | None) -> None:
+def _changes(preset: str, configs: list[str]) -> list[dict[str, Any]]:
+    """What each --config changes; a wrong one is found before anything is read. Raises `InvalidConfig`."""
+    from deepgmr.pipeline import settings
+
+    tried = settings.preset(preset)
+    changes = [_change(config) for config in configs]
+    for config, change in zip(configs, changes, strict=True):
+        try:
+            tried = tried.replace(**change)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"--config {config}: {error}") from None
+    return changes
+
+
+def _change(config: str) -> dict[str, Any]:
+    """The settings in KEY=VALUE, with a value as JSON or TOML write it, or in a TOML file."""
+    from deepgmr.plain import from_toml
+
+    key, assigned, value = config.partition("=")
+    if not assigned:
+        try:
+            return from_toml(Path(config).read_text(encoding="utf-8"), where=config)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"--config {config}: is neither KEY=VALUE nor a file of settings ({error})") from None
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = from_toml(f"value = {value}", where=f"the value in --config {config}")["value"]
+    *rooms, last = key.strip().split(".")
+    return {".".join(rooms): {last: found}} if rooms else {last: found}
+
+
+def _check_paths(source: Path, target: Path, output: Path | None, *written: Path | None) -> None:
     """Every reason not to write is found before anything is computed."""
     from deepgmr import io as files
 
-    places = [(path, os.path.realpath(path)) for path in (source, target, output, transform) if path is not None]
-    for path in (output, transform):
-        if path is not None and [place for _, place in places].count(os.path.realpath(path)) > 1:
+    places = [os.path.realpath(path) for path in (source, target, output, *written) if path is not None]
+    for path in (output, *written):
+        if path is not None and places.count(os.path.realpath(path)) > 1:
             raise InvalidInput(f"{path}: is named twice; the result would overwrite an input or the other result")
     if output is not None:
         files.check_output(output)
-    if transform is not None:
-        files.check_writable(transform)
+    for path in written:
+        if path is not None:
+            files.check_writable(path)
 
 
 def _described(cloud: CloudFile) -> str:
@@ -146,36 +218,3 @@ def _deviations(result: Registration) -> str:
     variances = [float(result.covariance[i, i]) for i in range(6)]
     turn, shift = math.sqrt(abs(sum(variances[:3]))), math.sqrt(abs(sum(variances[3:])))
     return f"rotation {math.degrees(turn):.3g} degrees, translation {shift:.3g} (units of the input)"
-
-
-def _as_json(result: Registration, source: Path, target: Path, clouds: list[CloudFile], seconds: float) -> str:
-    content = {
-        "registered": result.status.value == "ok",
-        "status": result.status.value,
-        "sentence": result.sentence,
-        "confidence": result.confidence,
-        "overlap": result.overlap,
-        "score": result.score,
-        "target_from_source": result.target_from_source.tolist(),
-        "covariance": result.covariance.tolist(),
-        "alternatives": [
-            {"target_from_source": other.target_from_source.tolist(), "score": other.score}
-            for other in result.alternatives
-        ],
-        "notes": list(result.notes),
-        "source": {"path": str(source), "points": len(clouds[0])},
-        "target": {"path": str(target), "points": len(clouds[1])},
-        "seconds": seconds,
-    }
-    return json.dumps(_finite(content), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """The same, with null for every number that JSON has no sign for (the covariance of an undetermined motion)."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

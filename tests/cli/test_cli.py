@@ -14,10 +14,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -30,6 +29,10 @@ import deepgmr
 from deepgmr import cli
 from deepgmr.errors import InvalidCloud, NumericalWarning
 from deepgmr.io import CloudFile, read_cloud, read_transform, transformed, write_cloud, write_transform
+from deepgmr.pipeline.answer import Alternative, Registration, Stats
+from deepgmr.pipeline.judge import Evidence, Status
+from deepgmr.pipeline.settings import PRESETS, Settings
+from deepgmr.pipeline.trace import Trace
 
 MOTION = np.eye(4)
 MOTION[:3, :3] = Rotation.from_rotvec([0.1, 2.0, -0.4]).as_matrix()
@@ -39,28 +42,44 @@ POINTS = np.random.default_rng(1).normal(size=(40, 3))
 
 @dataclass
 class StandIn:
-    """In place of deepgmr.pipeline.registrar: remembers what it was asked, answers what it was told."""
+    """In place of deepgmr.pipeline.registrar and its Registrar: remembers what it was asked, answers what it was told."""
 
     status: str = "ok"
     notes: tuple[str, ...] = ()
     covariance: np.ndarray = field(default_factory=lambda: np.diag([1e-4] * 6))
     before: Callable[[], object] = lambda: None
     calls: list[dict[str, Any]] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
-    def register(self, source: np.ndarray, target: np.ndarray, **options: Any) -> SimpleNamespace:
+    @property
+    def Registrar(self) -> StandIn:
+        return self
+
+    def load(self, name_or_path: str, *, preset: str) -> StandIn:
+        self.loaded += [name_or_path, preset]
+        return self
+
+    def replace(self, **changes: Any) -> StandIn:
+        self.changes.append(changes)
+        return self
+
+    def register(self, source: np.ndarray, target: np.ndarray, **options: Any) -> Registration:
         self.calls.append({"source": source, "target": target, **options})
         if options["progress"] is not None:
             options["progress"]("searching", 0.5)
         self.before()
-        return SimpleNamespace(
+        return Registration(
             target_from_source=MOTION,
             confidence=0.875,
             overlap=0.5,
             score=0.75,
             covariance=self.covariance,
-            status=SimpleNamespace(value=self.status),
+            status=Status(self.status),
             sentence=f"It is {self.status};\ndo something.",
-            alternatives=(SimpleNamespace(target_from_source=np.eye(4), score=0.125),),
+            evidence=Evidence(**dict.fromkeys([item.name for item in fields(Evidence)], 0.5) | {"accidents": -np.inf}),
+            stats=Stats(looks=2, hypotheses=32, components=(1500, 1400), milliseconds={"scan": 1.5}, bundle="0123"),
+            alternatives=(Alternative(np.eye(4), 0.125),),
             notes=self.notes,
         )
 
@@ -68,10 +87,8 @@ class StandIn:
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     double = StandIn()
-    module = ModuleType("deepgmr.pipeline.registrar")
-    module.register = double.register  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "deepgmr.pipeline.registrar", module)
-    monkeypatch.setattr("deepgmr.pipeline.registrar", module, raising=False)
+    monkeypatch.setitem(sys.modules, "deepgmr.pipeline.registrar", double)
+    monkeypatch.setattr("deepgmr.pipeline.registrar", double, raising=False)
     return double
 
 
@@ -106,10 +123,12 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert printed.err == ""
     np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
     np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    assert isinstance(standin.calls[0].pop("trace"), Trace)
     assert standin.calls[0] == {
-        **{"initial": None, "max_rotation_degrees": None, "seed": 0, "refine": True},
+        **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
         **{"drop_invalid": False, "progress": None},
     }
+    assert standin.loaded == ["default", "default"] and standin.changes == []
 
 
 def test_the_verb_is_the_same_command(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,10 +141,35 @@ def test_the_verb_is_the_same_command(pair: list[str], standin: StandIn, capsys:
 def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
     write_transform(tmp_path / "T0.txt", MOTION)
     options = ["--initial", str(tmp_path / "T0.txt"), "--max-rotation", "45", "--seed", "7"]
+    options += ["--trust", "0.5", "--preset", "fast", "--bundle", "mine.safetensors"]
     assert cli.register_main([*pair, *options, "--no-refine", "--drop-invalid"]) == 0
     call = standin.calls[0]
     np.testing.assert_array_equal(call["initial"], MOTION)
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+    assert call["trust"] == 0.5 and standin.loaded == ["mine.safetensors", "fast"]
+
+
+def test_settings_are_changed_in_the_order_they_are_given(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[judge]\ntrust = 0.25\n[search]\nclear = 1\n")
+    looks = '[{"learned": true, "refined": 4}]'
+    values = ["judge.trust=0.5", str(tmp_path / "mine.toml"), "refine.reaches=[3, 1.5]", f"search.looks={looks}"]
+    values += ["search.looks=[{ grid = 3 }]", "scan.finest = 1_000"]
+    assert cli.register_main([*pair, *(word for value in values for word in ("--config", value))]) == 0
+    assert standin.changes == [
+        {"judge": {"trust": 0.5}},
+        {"judge": {"trust": 0.25}, "search": {"clear": 1}},
+        {"refine": {"reaches": [3, 1.5]}},
+        {"search": {"looks": [{"learned": True, "refined": 4}]}},
+        {"search": {"looks": [{"grid": 3}]}},
+        {"scan": {"finest": 1000}},
+    ]
+
+
+def test_settings_written_as_toml_are_settings(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
+    wanted = Settings().replace(judge={"trust": 0.75})
+    (tmp_path / "all.toml").write_text(wanted.to_toml())
+    assert cli.register_main([*pair, "--config", str(tmp_path / "all.toml")]) == 0
+    assert Settings().replace(**standin.changes[0]) == wanted
 
 
 def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -> None:
@@ -154,7 +198,9 @@ def test_json_is_one_object_whatever_libraries_print(
     assert answer["overlap"] == 0.5 and answer["score"] == 0.75 and answer["notes"] == ["the units look different"]
     assert answer["covariance"] == [[None] * 6] * 6
     assert answer["alternatives"] == [{"target_from_source": np.eye(4).tolist(), "score": 0.125}]
-    assert answer["source"] == {"path": pair[0], "points": 40}
+    assert answer["source"] == {"path": pair[0], "points": 40} and answer["target"]["points"] == 40
+    assert answer["evidence"]["accidents"] is None and answer["stats"]["components"] == [1500, 1400]
+    assert answer["seconds"] >= 0
     assert printed.err == "a library says hello\n"
 
 
@@ -211,6 +257,8 @@ def test_verbose_speaks_on_stderr_only(pair: list[str], standin: StandIn, capsys
     np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
     assert f"source: {pair[0]}: ply, 40 points, with nx, ny, nz, red" in printed.err
     assert "rotation 0.992 degrees, translation 0.0173" in printed.err  # sqrt(3e-4) rad
+    assert "2 looks at 1500 and 1400 components, 32 hypotheses" in printed.err
+    assert "settings default, bundle default (0123)" in printed.err
     assert "alternative, score 0.125" in printed.err
 
 
@@ -293,6 +341,21 @@ def test_bad_files(
         (["--initial", "{}/src.ply"], "src.ply: is not text"),
         (["--max-rotation", "0"], "at most 180 degrees, got 0"),
         (["--max-rotation", "nan"], "at most 180 degrees, got nan"),
+        (["--trust", "1.5"], "a probability from 0 to 1, got 1.5"),
+        (["--trust", "nan"], "a probability from 0 to 1, got nan"),
+        (["--preset", "best"], "unknown preset `best`; the presets are default, fast, thorough, paper"),
+        (["--config", "judge.trust"], "--config judge.trust: is neither KEY=VALUE nor a file"),
+        (["--config", "{}"], "is neither KEY=VALUE nor a file of settings ("),
+        (["--config", "{}/src.ply"], "src.ply"),
+        (["--config", "judge.trust=high"], "the value in --config judge.trust=high is no TOML"),
+        (["--config", "judge.trust=true"], "`judge.trust` must be float, got True"),
+        (["--config", "judge.trusty=1"], "unknown setting `judge.trusty`; it holds trust, shape"),
+        (["--config", "judge=1"], "`judge` must be a table, got 1"),
+        (["--config", "trust=1"], "unknown setting `trust`"),
+        (["--config", "scan.most=1.5"], "`scan.most` must be int, got 1.5"),
+        (["--config", "search.looks=[{ lernt = true }]"], "lernt"),
+        (["--trace", "{}/no/t.json"], "there is no folder"),
+        (["--trace", "{}/x.txt", "--transform", "{}/x.txt"], "is named twice"),
     ],
 )
 def test_bad_options_are_found_before_anything_is_computed(
@@ -371,7 +434,16 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
     )
     done = _python(code, capture_output=True)
     assert done.returncode == 0, done.stderr
-    for option in ("--output", "--transform", "--json", "--initial", "--max-rotation", "--seed", "--no-refine"):
+    for option in (
+        "--output",
+        "--transform",
+        "--json",
+        "--initial",
+        "--max-rotation",
+        "--seed",
+        "--no-refine",
+        "--trust",
+    ):
         assert option in done.stdout
     assert f"deepgmr {version('deepgmr')}" in done.stdout
 
@@ -546,6 +618,37 @@ def test_the_sample_pair(sample: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert list(read_cloud(tmp_path / "moved.ply").properties) == ["nx", "ny", "nz", "red", "green", "blue"]
     assert cli.register_main([*map(str, pair[::-1]), "--json"]) == 0
     _assert_registers(pair[::-1], np.linalg.inv(truth), capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_registers_the_sample_pair(
+    sample: Path, tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [sample / "sample_source.ply", sample / "sample_target.ply"]
+    options = ["--json", "--preset", preset, "--trace", str(tmp_path / "trace.json")]
+    assert cli.register_main([*map(str, pair), *options]) == 0
+    printed = capsys.readouterr().out
+    _assert_registers(pair, read_transform(sample / "sample_target_from_source.txt"), printed)
+    trace, answer = json.loads((tmp_path / "trace.json").read_text()), json.loads(printed)
+    assert len(trace["looks"]) == answer["stats"]["looks"] == {"thorough": 3}.get(preset, 1)
+    assert list(trace["looks"][0]["proposed"]) == ["mixtures" if preset == "paper" else "learned"]
+    assert trace["evidence"]["score"] == pytest.approx(answer["score"])
+
+
+def test_the_trust_that_is_asked_for_decides(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(sample / "sample_source.ply"), str(sample / "sample_target.ply")]
+    for options in (["--trust", "1"], ["--config", "judge.trust=1"]):
+        assert cli.register_main([*pair, *options]) == 3
+        assert "# uncertain: " in capsys.readouterr().out
+    assert cli.register_main([*pair, "--config", "judge.trust=1", "--trust", "0.5"]) == 0
+
+
+def test_a_bundle_that_is_none_is_refused(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(sample / "sample_source.ply"), str(sample / "sample_target.ply")]
+    assert_refused(
+        capsys, cli.register_main([*pair, "--bundle", "nothing"]), "`nothing` is neither a file nor a bundle"
+    )
+    assert_refused(capsys, cli.register_main([*pair, "--bundle", pair[0]]), pair[0])
 
 
 def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
