@@ -6,7 +6,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,18 @@ Result = dict[str, Any]  # as JSON holds it; "study" is the name of the module t
 
 _PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher")
 _LEFT = ("method", "failed", "kind")  # columns of words
+
+
+def _ignored(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a study: `keep` is given what there is so far, `progress` a label and the share done."""
+
+    keep: Callable[[Result], None] = _ignored
+    progress: Callable[[str, float], None] = _ignored
 
 
 def provenance(**options: Any) -> Result:
@@ -64,14 +77,14 @@ def read_result(path: str | Path, study: str) -> Result:
     return content
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None, *, form: str = ".3f") -> str:
-    """A table with one column a key; what is not known is a dash, and a column of dashes is left out.
+def as_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None, *, form: str = ".3f") -> str:
+    """A Markdown table with one column a key; what is not known is a dash, and a column of dashes is left out.
 
     `formats` says how the numbers of a column are written, `form` how the rest are.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     columns = [key for key in columns if any(_known(row.get(key)) for row in rows)]
-    words = {key for key in columns if key in _LEFT or isinstance(rows[0].get(key), str)}
+    words = {key for key in columns if key in _LEFT or any(_is_word(row.get(key)) for row in rows)}
     lines = [columns, ["---" if key in words else "---:" for key in columns]]
     lines += [[_cell(row.get(key), (formats or {}).get(key, form)) for key in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -79,6 +92,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | Non
 
 def _known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and not value[:1].isdigit()
 
 
 def _cell(value: Any, form: str) -> str:

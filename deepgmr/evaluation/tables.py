@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
-from deepgmr.evaluation.results import markdown, write_result
+from deepgmr.evaluation.results import Result, as_table, write_result
 
 RIGHT = 0.05  # a ModelNet answer is right below this mean distance; shapes have radius 1
 COARSE = 0.2  # the recall threshold of the paper
-STUDY = "evaluation"
+STUDY = "tables"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,7 @@ class Table:
 
     def to_text(self) -> str:
         """A Markdown table, under a line that says what was run."""
-        conditions = f"{self.provenance['threads']} thread(s), seed {self.provenance['seed']}"
-        prior = self.provenance["max_rotation_degrees"]
-        conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
-        notes = "".join(f"\n{line}" for line in self.provenance.get("notes", ()))
-        title = f"### {self.suite}: {len(self.names)} pairs ({conditions})"
-        return f"{title}\n\n{markdown(self.summary(), _FORMATS)}" + (f"\n{notes}" if notes else "")
+        return _section(self.suite, len(self.names), self.provenance, self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -106,15 +101,38 @@ def pooled(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 def to_text(tables: Sequence[Table]) -> str:
     """Every table, and the pooled one where there is more than one."""
-    parts = [table.to_text() for table in tables]
-    if len(tables) > 1:
-        parts.append(f"### all suites together\n\n{markdown(pooled(tables), _FORMATS)}")
-    return "\n\n".join(parts)
+    return markdown(to_result(tables))
+
+
+def to_result(tables: Sequence[Table]) -> Result:
+    """Everything, ready for JSON."""
+    return {"study": STUDY, "tables": [table.to_dict() for table in tables], "pooled": pooled(tables)}
 
 
 def write_json(path: str | Path, tables: Sequence[Table]) -> None:
     """All tables as one JSON file, which appears whole or not at all."""
-    write_result(path, {"study": STUDY, "tables": [table.to_dict() for table in tables], "pooled": pooled(tables)})
+    write_result(path, to_result(tables))
+
+
+def markdown(result: Result) -> str:
+    """`to_text`, of what was written."""
+    parts = [
+        _section(table["suite"], len(table["pairs"]["name"]), table["provenance"], table["summary"])
+        for table in result["tables"]
+    ]
+    if len(parts) > 1:
+        parts.append(f"### all suites together\n\n{as_table(result['pooled'], _FORMATS)}")
+    return "\n\n".join(parts)
+
+
+def _section(suite: str, pairs: int, provenance: Result, summary: list[Result]) -> str:
+    conditions = f"{provenance['threads']} thread(s), seed {provenance['seed']}"
+    prior = provenance["max_rotation_degrees"]
+    conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
+    notes = "".join(f"\n{line}" for line in provenance.get("notes", ()))
+    return f"### {suite}: {pairs} pairs ({conditions})\n\n{as_table(summary, _FORMATS)}" + (
+        f"\n{notes}" if notes else ""
+    )
 
 
 # -- summarising -------------------------------------------------------------------------------------------------
