@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-import golden
+from golden_answers import FILE, answers
 
 
 def main() -> None:
-    golden.FILE.write_text(json.dumps(golden.answers(), indent=1) + "\n")
-    print(f"wrote {golden.FILE}")
+    FILE.write_text(json.dumps(answers(), indent=1) + "\n")
+    print(f"wrote {FILE}")
 
 
 if __name__ == "__main__":

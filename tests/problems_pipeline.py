@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.geometry.normals import estimate_normals, towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.scan import Level, Pair, Scan
@@ -37,3 +38,10 @@ def level(points: np.ndarray) -> Level:
 
 def levels(source: np.ndarray, target: np.ndarray) -> tuple[Level, Level]:
     return Pair(Scan.of(source), Scan.of(target)).levels()
+
+
+def oriented_normals(points: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+    """Unit normals (N, 3) of points (N, 3) from their neighbours (N, K), on their hollow side."""
+    patches = torch.cat([torch.arange(len(points)).unsqueeze(1), neighbours[:, :15]], dim=1).numpy()
+    normals = torch.from_numpy(estimate_normals(points.double().numpy(), patches)).to(points.dtype)
+    return towards_hollow(points, normals, neighbours[:, :40])

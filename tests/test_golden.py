@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import golden
+import golden_answers as golden
 import numpy as np
 import pytest
 

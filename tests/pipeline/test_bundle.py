@@ -45,7 +45,7 @@ def test_the_bundled_one_says_how_it_came_to_be(bundle: Bundle) -> None:
 def test_another_front_end_is_refused(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle.save(tmp_path / "b.safetensors")
     monkeypatch.setattr(scan, "FRONT_END", scan.FRONT_END + 1)
-    with pytest.raises(InvalidCheckpoint, match="another front-end.*calibrate it again"):
+    with pytest.raises(InvalidCheckpoint, match=r"another front-end.*calibrate it again"):
         Bundle.load(tmp_path / "b.safetensors")
 
 
@@ -56,7 +56,7 @@ def test_a_network_is_no_bundle() -> None:
 
 
 def test_what_does_not_exist_is_named() -> None:
-    with pytest.raises(InvalidCheckpoint, match="`nowhere` is neither a file nor a bundle.*default"):
+    with pytest.raises(InvalidCheckpoint, match=r"`nowhere` is neither a file nor a bundle.*default"):
         Bundle.load("nowhere")
 
 
