@@ -143,7 +143,7 @@ def test_it_learns_which_place_is_which(generator: torch.Generator) -> None:
     truth = torch.cdist(source.points[0], target.points[0]).argmin(1)
     model = network(replace(SMALL, width=32))
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(120):
+    for _ in range(200):
         loss = torch.nn.functional.cross_entropy(model(source, target).similarity[0], truth)
         optimiser.zero_grad()
         loss.backward()
