@@ -36,18 +36,16 @@ class Heaps:
         step = math.ldexp(extent, -max(bits, _LEAST_BITS))
         return cls(np.rint(points / step).astype(np.int64), np.ones(len(points), dtype=np.int64), step)
 
-    def sorted(self) -> Heaps:
-        """The heaps in the order of their places, so that theirs of coming does not matter."""
-        order = np.lexsort(self.sums.T)
-        return Heaps(self.sums[order], self.counts[order], self.step)
-
     def count(self, size: float) -> int:
         """How many cells of a size are occupied."""
         keys = np.sort(self._keys(size))
         return int(np.count_nonzero(keys[1:] != keys[:-1])) + 1
 
     def gathered(self, size: float) -> Heaps:
-        """The heaps of each cell of a size put together; cells in the order of their places."""
+        """The heaps of each cell of a size put together; cells in the order of their places.
+
+        `size` is at least `finest_size`: of smaller cells the keys would need more bits than they have.
+        """
         keys = self._keys(size)
         order = np.argsort(keys)
         keys = keys[order]
@@ -62,6 +60,11 @@ class Heaps:
         places = self.sums if self.single else self.sums / self.counts[:, None]
         cells = np.floor(places * (self.step / size)).astype(np.int64) + _HALF
         return (cells[:, 0] << 2 * _CELLS) | (cells[:, 1] << _CELLS) | cells[:, 2]
+
+    @property
+    def finest_size(self) -> float:
+        """The least size of cells whose places fit a key; points nearer to one another count as one."""
+        return float(np.abs(self.means).max()) / (_HALF - 1)
 
     @property
     def single(self) -> bool:

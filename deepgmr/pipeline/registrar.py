@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepgmr.errors import InvalidConfig
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
@@ -36,6 +36,8 @@ from deepgmr.pipeline.trace import Clock, Look, Search, Trace, joined
 from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
+
+_LEAST = 3  # places that a cloud must hold
 
 
 class Registrar:
@@ -66,7 +68,13 @@ class Registrar:
             return cloud
         if isinstance(cloud, str | Path):
             cloud = read_cloud(cloud, seed=seed).points
-        return Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
+        scan = Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
+        if len(scan.heaps) < _LEAST:
+            raise InvalidCloud(
+                f"{role}: the {scan.total} points lie in {len(scan.heaps)} places; a motion needs at least {_LEAST}",
+                role=role,
+            )
+        return scan
 
     @one_thread()
     def register(

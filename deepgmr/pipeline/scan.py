@@ -152,7 +152,7 @@ class Scan:
         key = step, scale
         level = self._levels.get(key)
         if level is None:
-            heaps = self.heaps.sorted() if step is None else self.heaps.gathered(size_of(step))
+            heaps = self.heaps if step is None else self.heaps.gathered(size_of(step))
             level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
             for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
                 self._levels.pop(old, None)
@@ -162,11 +162,12 @@ class Scan:
         """The rung that leaves about so many components; None if the cloud has no more than that."""
         if len(self.heaps) <= components:
             return None
-        step = rung(self.size / math.sqrt(components))
+        least = rung(self.heaps.finest_size)
+        step = max(least, rung(self.size / math.sqrt(components)))
         tried: dict[int, float] = {}
         while step not in tried:
             tried[step] = math.log(self.count(step) / components)
-            step += round(RUNGS / 2 * tried[step])  # a surface has four times as many voxels of half the size
+            step = max(least, step + round(RUNGS / 2 * tried[step]))  # four times as many voxels of half the size
         return min(tried, key=lambda each: (abs(tried[each]), each))
 
     def count(self, step: int) -> int:
@@ -268,14 +269,28 @@ def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
 
 
 def _finest(heaps: Heaps, size: float, settings: ScanSettings) -> Heaps:
-    """The heaps themselves, or, of a larger cloud, those of fine voxels that leave at most `settings.finest`."""
-    step = rung(size / math.sqrt(settings.finest))
-    while len(heaps) > settings.finest:
+    """One heap for every place, or, of a larger cloud, those of the finest voxels that leave at most `settings.finest`.
+
+    How many voxels a cloud fills nobody knows beforehand: a corridor fills a hundredth of those of a room of its size.
+    """
+    least = rung(heaps.finest_size)
+    if len(heaps) <= settings.finest:
+        return heaps.gathered(size_of(least))
+    step = max(least, rung(size / math.sqrt(settings.finest)))
+    fits: dict[int, Heaps] = {}
+    while True:
         gathered = heaps.gathered(size_of(step))
-        if len(gathered) <= settings.finest:
+        octaves = math.log2(len(gathered) / settings.finest)  # of components; a surface has two of them a halving
+        if len(gathered) > settings.finest:
+            if fits:  # one rung too fine
+                return fits[min(fits)]
+            step += max(1, math.ceil(RUNGS / 2 * octaves))
+            continue
+        fits[step] = gathered
+        finer = max(least, step + min(-1, math.ceil(RUNGS / 2 * octaves)))
+        if octaves > -1 or finer == step:
             return gathered
-        step += max(1, math.ceil(RUNGS / 2 * math.log2(len(gathered) / settings.finest)))
-    return heaps
+        step = finer
 
 
 def _mean_of_squares(distance: np.ndarray) -> float:

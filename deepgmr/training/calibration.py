@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-import deepgmr
 from deepgmr import metrics
 from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
@@ -89,7 +89,9 @@ def calibrate(
         "command": command,
         **fitted.table,
     }
-    return replace(bundle, provenance={**bundle.provenance, "version": deepgmr.__version__, "calibration": told}, id="")
+    return replace(
+        bundle, provenance={**bundle.provenance, "version": packages.version("deepgmr"), "calibration": told}, id=""
+    )
 
 
 def started(bundle: Bundle, *, network: str | Path | None = None, settings: str | Path | None = None) -> Bundle:

@@ -358,6 +358,16 @@ def test_bad_clouds_are_named_whichever_side_they_are_on(cloud, words) -> None:
         register(good, cloud)
 
 
+def test_points_given_twice_change_little_and_two_places_are_too_few(pair) -> None:
+    source, target, truth, answer = pair
+    again = register(np.repeat(source, 2, axis=0), np.repeat(target, 2, axis=0))
+    np.testing.assert_allclose(again.target_from_source, answer.target_from_source, atol=1e-6)
+    assert register(source, np.concatenate([np.zeros((20_000, 3)), target])).status in Status
+    with pytest.raises(InvalidCloud, match="target: the 40 points lie in 2 places") as caught:
+        register(source, np.repeat([[0.0, 0, 0], [1, 2, 3]], 20, axis=0))
+    assert caught.value.role == "target"
+
+
 def test_invalid_points_are_dropped_only_on_request() -> None:
     source = np.random.default_rng(0).normal(size=(60, 3))
     truth = rigid(1)

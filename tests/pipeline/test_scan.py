@@ -112,6 +112,26 @@ def test_a_large_cloud_keeps_the_finest_level_that_fits_and_the_same_in_any_orde
     )
 
 
+@pytest.mark.parametrize("size", [np.array([500.0, 2.0, 2.0]), np.array([0.02, 0.02, 40.0]), np.array([9.0, 9.0, 9.0])])
+def test_the_finest_level_uses_what_it_may(size: np.ndarray) -> None:
+    """A tunnel, a rod, a block: none is squeezed into voxels meant for a room."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, size=(30_000, 3))
+    points[np.arange(30_000), rng.integers(0, 3, 30_000)] = 0.5
+    scan = Scan.of(points * size, ScanSettings(finest=4000))
+    assert 1500 < len(scan.heaps) <= 4000
+
+
+@pytest.mark.parametrize("copies", [2, 3, 40])
+def test_points_given_more_than_once_count_as_one_place(copies: int) -> None:
+    points = shape(3, 700)
+    once, often = Scan.of(points), Scan.of(np.repeat(points, copies, axis=0))
+    assert len(often.heaps) == len(once.heaps) == 700 and often.total == 700 * copies
+    for step in (None, once.rung_for(200)):
+        np.testing.assert_allclose(often.level(step, 1.0).points, once.level(step, 1.0).points, atol=1e-9)
+    assert often.rung_for(1000) is None
+
+
 def test_a_pair_is_measured_by_its_larger_cloud() -> None:
     points = shape(9, 3000)
     small, large = Scan.of(points), Scan.of(5 * points)

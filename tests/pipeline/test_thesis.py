@@ -105,7 +105,7 @@ def pairs_of(protocol: str) -> list[tuple[Pair, RigidTransform]]:
     batch = make_pairs(sample_shapes(COUNT, 4096, generator=generator)[0], protocol, generator=generator)
     pairs = []
     for source, target, truth in zip(batch.source, batch.target, batch.target_from_source.matrix, strict=True):
-        pair = Pair.of(*(Scan.of(cloud.double().numpy()) for cloud in (source, target)))
+        pair = Pair(*(Scan.of(cloud.double().numpy()) for cloud in (source, target)))
         pairs.append((pair, pair.enter(truth.double().numpy())))
     return pairs
 
@@ -119,7 +119,7 @@ def fits(protocol: str, *, to_the_end: bool = True) -> list[Fit]:
         axis, shift = torch.randn(2, 3, generator=generator, dtype=F64)
         turn = so3_exp(math.radians(8) * axis / axis.norm())
         start = RigidTransform(turn @ truth.rotation, turn @ truth.translation + 0.03 * shift)
-        answer = refine(start[None], source, target, Prior(), settings, size=pair.size)[0]
+        answer = refine(start[None], source, target, Prior(), settings)[0]
         spacing = max(source.spacing, target.spacing)
         reach = max(settings.reaches[-1] * spacing, settings.least_reaches[-1] * pair.size)
         found.append(Fit(source, target, truth, answer, *matched(source, target, answer, reach), spacing))
@@ -252,7 +252,7 @@ def test_a_handful_of_points_ends_at_the_minimum_of_the_bound_itself() -> None:
         other = points @ turn.T + 0.05 * rng.normal(size=3) + 0.02 * rng.normal(size=(9, 3))
         source, target = Level.of(points, SETTINGS.scan), Level.of(other, SETTINGS.scan)
         start = RigidTransform.identity((1,), dtype=F64)
-        answer = refine(start, source, target, Prior(), SETTINGS.refine, size=2.0)[0]
+        answer = refine(start, source, target, Prior(), SETTINGS.refine)[0]
         nearest = torch.from_numpy(target.tree.nearest(answer.apply(torch.from_numpy(points)).numpy())[1][:, 0])
         weights, round_ = torch.full((9,), 1 / 9, dtype=F64), 0.01 * torch.eye(3, dtype=F64).expand(9, 3, 3)
         p = GaussianMixture(weights, torch.from_numpy(points), round_)
@@ -275,7 +275,7 @@ def test_refinement_lowers_the_partial_divergence(protocol: str, record_property
         search = trace.search
         assert search is not None
         hypotheses = search.looks[0].hypotheses
-        refined = refine(hypotheses, *search.levels, Prior(), SETTINGS.refine, size=pair.size)
+        refined = refine(hypotheses, *search.levels, Prior(), SETTINGS.refine)
         before, after = (measure(motions, *search.levels, SETTINGS.rank).score for motions in (hypotheses, refined))
         ranked += (after > before).tolist()  # the score is one minus the divergence both ways
         p, q = (level.mixture for level in search.levels)
