@@ -359,7 +359,7 @@ def test_bad_clouds_are_named_whichever_side_they_are_on(cloud, words) -> None:
 
 
 def test_points_given_twice_change_little_and_two_places_are_too_few(pair) -> None:
-    source, target, truth, answer = pair
+    source, target, _, answer = pair
     again = register(np.repeat(source, 2, axis=0), np.repeat(target, 2, axis=0))
     np.testing.assert_allclose(again.target_from_source, answer.target_from_source, atol=1e-6)
     assert register(source, np.concatenate([np.zeros((20_000, 3)), target])).status in Status

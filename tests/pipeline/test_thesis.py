@@ -121,7 +121,7 @@ def fits(protocol: str, *, to_the_end: bool = True) -> list[Fit]:
         start = RigidTransform(turn @ truth.rotation, turn @ truth.translation + 0.03 * shift)
         answer = refine(start[None], source, target, Prior(), settings)[0]
         spacing = max(source.spacing, target.spacing)
-        reach = max(settings.reaches[-1] * spacing, settings.least_reaches[-1] * pair.size)
+        reach = max(settings.reaches[-1] * spacing, settings.least_reaches[-1])
         found.append(Fit(source, target, truth, answer, *matched(source, target, answer, reach), spacing))
     return found
 
