@@ -18,15 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ROOT / "deepgmr"
 
-MATHEMATICS = (
-    "errors",
-    "plain",
-    "threads",
-    "geometry",
-    "mixture",
-    "divergence",
-    "networks",
-)  # no opinion on registration
+# no opinion on registration
+MATHEMATICS = ("errors", "plain", "extras", "threads", "geometry", "mixture", "divergence", "networks")
 PRODUCT = ("io", "pipeline")  # what `register` is
 WORKSHOP = ("datasets", "metrics", "training", "evaluation", "cli")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *WORKSHOP)
