@@ -21,7 +21,7 @@ HOUSE = ROOT / "deepgmr"
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "geometry", "mixture", "divergence", "networks")
 PRODUCT = ("io", "pipeline")  # what `register` is
-WORKSHOP = ("datasets", "metrics", "training", "evaluation", "cli")  # makes and measures the product
+WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *WORKSHOP)
 IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm, what reads a file
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
@@ -33,7 +33,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         "registrar",
     ),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "plotly", "h5py")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}

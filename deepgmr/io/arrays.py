@@ -14,6 +14,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, as_points, coordinate_dtype, stored_coordinates
+from deepgmr.io.quiet import quiet_warnings
 
 POINT_KEYS = ("points", "xyz", "pts", "pos", "positions", "vertices", "arr_0")
 
@@ -65,7 +66,8 @@ def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
+        with quiet_warnings():
+            shape, fortran, dtype = read_header(stream)
     except (zipfile.BadZipFile, zlib.error, OSError):
         raise  # the trouble of the archive around it
     except Exception as error:  # NumPy reads the header as Python source, and raises whatever that ends in

@@ -113,7 +113,7 @@ def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
 
 def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> OverlapBatch:
     """The nodes of pair `i`, both clouds at one resolution, by the front-end that `register` uses."""
-    pair = Pair.of(*(Scan.of(cloud[i].double().numpy()) for cloud in (pairs.source, pairs.target)))
+    pair = Pair(*(Scan.of(cloud[i].double().numpy()) for cloud in (pairs.source, pairs.target)))
     a, b = pair.levels(components)
     spacing = max(a.spacing, b.spacing)
     p, q = (_nodes(level, nodes, spacing) for level in (a, b))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepgmr.datasets.suites.fixed import PairSuite, write_suite
-from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile
-from deepgmr.evaluation import METHODS, Answer, evaluate, make_methods, pooled, to_text, write_json
+from deepgmr.errors import InvalidCheckpoint, InvalidCloud, InvalidConfig, InvalidFile
+from deepgmr.evaluation import METHODS, Answer, Sizes, evaluate, make_methods, pooled, to_text, write_json
 from deepgmr.mixture import GaussianMixture
 
 
@@ -244,17 +243,86 @@ def test_register_is_evaluated_on_real_clouds(shared: Path) -> None:
     assert not any(outcome.errors) and np.isfinite(outcome.confidence).all() and all(outcome.status)
 
 
-def test_the_benchmark_takes_the_best_size_of_each_group(suite: PairSuite) -> None:
-    script = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark_script", script)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    sizes = {"peer@1": Oracle(suite, spoil=(0, 1, 4)), "peer@2": Oracle(suite, spoil=(2, 3))}
-    (table,) = evaluate([suite], {"ours": Oracle(suite), **sizes})
-    best = benchmark.with_best(table, {"peer": list(sizes)})
-    assert [outcome.method for outcome in best.outcomes] == ["identity", "ours", "peer"]
+def test_methods_are_found_by_name_preset_and_path(suite: PairSuite, tmp_path: Path) -> None:
+    from deepgmr.io import checkpoint
+    from deepgmr.pipeline.bundle import Bundle
+
+    replace(Bundle.load(), provenance={"copied": True}).save(tmp_path / "mine.safetensors")
+    checkpoint.save(tmp_path / "overlap.safetensors", checkpoint.load("overlap"))
+    specs = ["register:fast", f"register:{tmp_path}/mine.safetensors", f"{tmp_path}/mine.safetensors"]
+    specs += ["deepgmr-unseen", "network:deepgmr-unseen", f"{tmp_path}/overlap.safetensors"]
+    methods = make_methods(specs)
+    assert list(methods) == specs
+    answers = [method(suite.sources[0], suite.targets[0]) for method in methods.values() if callable(method)]
+    assert len(answers) == 6
+    looks = [answer.stats for answer in answers[:3]]
+    assert looks[0].looks == 1 and looks[1].bundle == looks[2].bundle != looks[0].bundle
+    assert np.array_equal(answers[3].motion.matrix, answers[4].motion.matrix)
+    for spec in ("register:magic", "network:magic"):
+        with pytest.raises(InvalidCheckpoint, match="magic"):
+            make_methods([spec])
+
+
+def test_the_best_size_of_each_group_is_told(suite: PairSuite) -> None:
+    sizes = Sizes({"peer:1": Oracle(suite, spoil=(0, 1, 4)), "peer:2": Oracle(suite, spoil=(2, 3))})
+    (table,) = evaluate([suite], {"ours": Oracle(suite), "peer": sizes})
+    assert [outcome.method for outcome in table.outcomes] == ["identity", "ours", "peer"]
     # Objects (rows 0, 1, 4, 5) go with size 2, the room and the LiDAR pair with size 1.
-    assert best.outcomes[2].distance.max() < 1e-9
-    assert "peer: best of 2 sizes for lidar 1, objects 2, rooms 1" in best.to_text()
-    assert len(best.outcomes[2].errors) == 6
+    assert table.outcomes[2].distance.max() < 1e-9
+    assert "peer: best of 2 sizes for lidar 1, objects 2, rooms 1" in table.to_text()
+    assert len(table.outcomes[2].errors) == 6
+
+
+def test_wrong_and_sure_is_over_all_answers(suite: PairSuite) -> None:
+    oracle = Oracle(suite, spoil=(1, 2))
+
+    def bold(source: np.ndarray, target: np.ndarray) -> Answer:
+        row = next(i for i, cloud in enumerate(suite.targets) if cloud is target)
+        if row == 5:
+            raise ValueError
+        return Answer(oracle(source, target).target_from_source, {1: 0.95, 2: 0.9}.get(row, 0.99))
+
+    (table,) = evaluate([suite], {"bold": bold})
+    assert table.summary()[0]["wrong and sure"] is None
+    assert table.summary()[1]["wrong and sure"] == pytest.approx(1 / 5)  # .9 is not above .9
+    assert pooled([table, table])[1]["wrong and sure"] == pytest.approx(1 / 5)
+    assert "wrong and sure" in table.to_text()
+
+
+def test_fragments_are_judged_as_3dmatch_judges_them(suite: PairSuite) -> None:
+    """A pair turned by 10 degrees about an axis through its centre: by the root mean square distance of what meets."""
+    from deepgmr.datasets.suites.fixed import PairSuite as Suite
+
+    cloud = suite.sources[0] / 2
+    rows = np.array([np.hstack([np.eye(3), -2 * np.cross(np.eye(3), point)]) for point in cloud])
+    information = np.einsum("nij,nik->jk", rows, rows)
+    targets = [cloud @ m[:3, :3].T + m[:3, 3] for m in suite.transforms]
+    scenes = ("kitchen",) * 4 + ("hotel",) * 2
+    fragments = Suite(
+        "3DMatch",
+        "fragments",
+        [cloud] * 6,
+        targets,
+        suite.transforms,
+        suite.names,
+        scenes=scenes,
+        information=np.tile(information, (6, 1, 1)),
+    )
+    (table,) = evaluate([fragments], {"oracle": Oracle(fragments, spoil=(1, 4), degrees=10.0)})
+    found = table.outcomes[1].information
+    moved = cloud @ Rotation.from_euler("z", 10, degrees=True).as_matrix().T
+    distance = np.sqrt(np.square(moved - cloud).sum(1).mean())
+    assert found[[0, 2, 3, 5]] == pytest.approx(0, abs=1e-6) and found[[1, 4]] == pytest.approx(distance, rel=1e-2)
+    row = table.summary()[1]
+    assert row["recall"] == 1.0 and distance < 0.2
+    (table,) = evaluate([fragments], {"oracle": Oracle(fragments, spoil=(1, 4))})
+    row = table.summary()[1]
+    assert (row["kitchen"], row["hotel"], row["recall"]) == (0.75, 0.5, 0.625)
+
+
+@pytest.mark.parametrize("benchmark", ["3DMatch", "3DLoMatch"])
+def test_3dmatch_is_evaluated_by_name(shared: Path, benchmark: str) -> None:
+    if not (shared / "3dmatch").is_dir():
+        pytest.skip("no 3dmatch")
+    (table,) = evaluate([f"{shared}/3dmatch#{benchmark}"], ["identity"], limit=3)
+    assert table.suite == benchmark and len(table.names) == 3 and table.summary()[0]["recall"] is not None

@@ -300,7 +300,7 @@ def test_training_needs_little_installed() -> None:
     loaded = set(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )
-    assert not loaded & {"rich", "typer", "trimesh", "open3d", "small_gicp", "plotly", "matplotlib", "tensorboard"}
+    assert not loaded & {"rich", "typer", "trimesh", "open3d", "small_gicp", "matplotlib", "tensorboard"}
 
 
 # -- configuration -------------------------------------------------------------------------------------------------

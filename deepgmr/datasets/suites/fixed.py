@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,33 @@ _ROWS: dict[str, Any] = {"label": np.int64, "axisymmetric": np.bool_, "unseen": 
 _GROUPS = {"rooms": ("3dmatch", "room"), "lidar": ("kitti", "lidar")}
 
 
+class LazyClouds(Sequence[np.ndarray]):
+    """Clouds that are read when they are asked for."""
+
+    def __init__(self, read: Callable[[int], np.ndarray], rows: np.ndarray) -> None:
+        self._read, self._rows = read, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int | np.integer):
+            return self._read(int(self._rows[index]))
+        return LazyClouds(self._read, self._rows[index])
+
+    def cut(self, points: int) -> LazyClouds:
+        """The first so many points of each."""
+        return LazyClouds(lambda row: self._read(row)[:points], self._rows)
+
+
 @dataclass(frozen=True, eq=False)
 class PairSuite:
     """n pairs of clouds with the motion that takes each source onto its target."""
 
     name: str
-    kind: str  # "modelnet" (stacked HDF5) or "scans" (folder of NPZ)
-    sources: list[np.ndarray]  # n of (N, 3)
-    targets: list[np.ndarray]  # n of (M, 3)
+    kind: str  # "modelnet" (stacked HDF5), "scans" (folder of NPZ) or "fragments" (3DMatch)
+    sources: Sequence[np.ndarray]  # n of (N, 3)
+    targets: Sequence[np.ndarray]  # n of (M, 3)
     transforms: np.ndarray  # (n, 4, 4) float64, target_from_source
     names: tuple[str, ...]  # n
     shapes: list[np.ndarray] | None = None  # n of (K, 3): the whole clean shape in the source frame
@@ -44,14 +64,16 @@ class PairSuite:
     unseen: np.ndarray | None = None  # (n,) bool: the category is none of the first twenty
     tolerance_degrees: np.ndarray | None = None  # (n,)
     tolerance_translation: np.ndarray | None = None  # (n,)
+    scenes: tuple[str, ...] | None = None  # n
+    information: np.ndarray | None = None  # (n, 6, 6) of the true correspondences
 
     def __len__(self) -> int:
         return len(self.sources)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """ "objects", "rooms" or "lidar" for each pair, by the prefix of its name."""
-        return tuple(_group(name) for name in self.names)
+        """The scene of each pair, or "objects", "rooms" or "lidar" by the prefix of its name."""
+        return self.scenes or tuple(_group(name) for name in self.names)
 
     def subset(self, rows: np.ndarray, *, name: str | None = None) -> PairSuite:
         """The pairs at `rows` (indices, or a mask of length n)."""
@@ -60,21 +82,43 @@ class PairSuite:
         def take(column: np.ndarray | None) -> np.ndarray | None:
             return None if column is None else column[index]
 
-        return PairSuite(
+        def chosen(clouds: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+            return clouds[index] if isinstance(clouds, LazyClouds) else [clouds[i] for i in index]
+
+        return replace(
+            self,
             name=name or self.name,
-            kind=self.kind,
-            sources=[self.sources[i] for i in index],
-            targets=[self.targets[i] for i in index],
+            sources=chosen(self.sources),
+            targets=chosen(self.targets),
             transforms=self.transforms[index],
             names=tuple(self.names[i] for i in index),
             shapes=None if self.shapes is None else [self.shapes[i] for i in index],
             labels=take(self.labels),
-            categories=self.categories,
             axisymmetric=take(self.axisymmetric),
             unseen=take(self.unseen),
             tolerance_degrees=take(self.tolerance_degrees),
             tolerance_translation=take(self.tolerance_translation),
+            scenes=None if self.scenes is None else tuple(self.scenes[i] for i in index),
+            information=take(self.information),
         )
+
+    def thinned(self, limit: int | None) -> PairSuite:
+        """At most so many pairs, spread evenly."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.subset(np.linspace(0, len(self) - 1, limit).round().astype(np.int64))
+
+    def cut(self, points: int | None) -> PairSuite:
+        """The first so many points of each cloud."""
+        if points is None:
+            return self
+        if points < 1:
+            raise InvalidFile(f"cannot keep {points} points a cloud; give a positive number")
+
+        def first(clouds: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+            return clouds.cut(points) if isinstance(clouds, LazyClouds) else [cloud[:points] for cloud in clouds]
+
+        return replace(self, sources=first(self.sources), targets=first(self.targets))
 
 
 def read_suite(path: str | Path, *, points: int | None = None) -> PairSuite:
@@ -85,8 +129,6 @@ def read_suite(path: str | Path, *, points: int | None = None) -> PairSuite:
     that do not agree, coordinates that are not finite, or matrices that are not rigid motions.
     """
     path = Path(path)
-    if points is not None and points < 1:
-        raise InvalidFile(f"cannot keep {points} points a cloud; give a positive number")
     if path.is_dir():
         suite = _read_scans(path)
     elif path.is_file():
@@ -94,10 +136,7 @@ def read_suite(path: str | Path, *, points: int | None = None) -> PairSuite:
     else:
         raise InvalidFile(f"no such suite: {path}; give a fixed-pair .h5 file or a folder of scans")
     _check(suite, path)
-    if points is None:
-        return suite
-    cut = {"sources": [c[:points] for c in suite.sources], "targets": [c[:points] for c in suite.targets]}
-    return PairSuite(**{**suite.__dict__, **cut})
+    return suite.cut(points)
 
 
 def write_suite(path: str | Path, suite: PairSuite) -> None:
@@ -139,7 +178,7 @@ def suite_of(
         kind="scans" if scans else "modelnet",
         sources=list(pairs.source.cpu().numpy()),
         targets=list(pairs.target.cpu().numpy()),
-        transforms=_nearest_rigid(pairs.target_from_source.matrix.cpu().double().numpy()),
+        transforms=nearest_rigid(pairs.target_from_source.matrix.cpu().double().numpy()),
         names=tuple(f"{name}_{i:04d}" for i in range(len(pairs))),
         shapes=shapes,
         tolerance_degrees=np.full(len(pairs), tolerance_degrees) if scans else None,
@@ -147,8 +186,8 @@ def suite_of(
     )
 
 
-def _nearest_rigid(matrices: np.ndarray) -> np.ndarray:
-    """Rotations made in float32, orthonormal to the last digit of float64."""
+def nearest_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Rotations (n, 4, 4) made in float32, or written with few digits, orthonormal to the last digit of float64."""
     u, _, v = np.linalg.svd(matrices[:, :3, :3])
     matrices = matrices.copy()
     matrices[:, :3, :3] = u @ v
@@ -254,19 +293,24 @@ def _read_scans(folder: Path) -> PairSuite:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     keys = ("source", "target", "transform", "tolerance_degrees", "tolerance_translation")
+    pair = read_archive(path, keys)
+    if any(pair[key].shape != () for key in keys[3:]) or pair["transform"].shape != (4, 4):
+        raise InvalidFile(f"{path}: `transform` must be (4, 4) and each tolerance a single number")
+    return pair
+
+
+def read_archive(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some arrays of an NPZ archive. Raises `InvalidFile`, naming the path and the key."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive]
             if missing:
-                raise InvalidFile(f"{path} has no {missing}; a scan pair holds {list(keys)}")
-            pair = {key: archive[key] for key in keys}
+                raise InvalidFile(f"{path} has no {missing}; it must hold {list(keys)}")
+            return {key: archive[key] for key in keys}
     except InvalidFile:
         raise
     except Exception as error:  # zip, zlib, header and pickle errors have no common base
         raise InvalidFile(f"{path} is not a readable NPZ archive ({error})") from error
-    if any(pair[key].shape != () for key in keys[3:]) or pair["transform"].shape != (4, 4):
-        raise InvalidFile(f"{path}: `transform` must be (4, 4) and each tolerance a single number")
-    return pair
 
 
 def _write_scans(folder: Path, suite: PairSuite) -> None:
