@@ -76,7 +76,7 @@ def imported(tree: ast.AST, here: str, package: bool) -> Iterator[str]:
         else:
             continue
         for target in targets:
-            if target.split(".")[0] != "deepgmr":
+            if target.split(".")[0] != "deepgmr" or target == "deepgmr.__version__":  # a version brings no room along
                 continue
             inner = target.split(".")[1:]
             while inner and ".".join(inner) not in known:

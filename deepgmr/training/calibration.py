@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-import deepgmr
-from deepgmr import metrics
+from deepgmr import __version__, metrics
 from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.checkpoint import load
@@ -89,7 +88,7 @@ def calibrate(
         "command": command,
         **fitted.table,
     }
-    return replace(bundle, provenance={**bundle.provenance, "version": deepgmr.__version__, "calibration": told}, id="")
+    return replace(bundle, provenance={**bundle.provenance, "version": __version__, "calibration": told}, id="")
 
 
 def started(bundle: Bundle, *, network: str | Path | None = None, settings: str | Path | None = None) -> Bundle:
