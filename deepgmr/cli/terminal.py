@@ -101,9 +101,9 @@ def one_line(message: object) -> str:
 def print_version(wanted: bool) -> None:
     """The version, and nothing else."""
     if wanted:
-        from importlib.metadata import version
+        from deepgmr import __version__
 
-        print(f"deepgmr {version('deepgmr')}")
+        print(f"deepgmr {__version__}")
         raise typer.Exit(REGISTERED)
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepgmr.errors import InvalidFile, MissingDependency
+from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile, flat_columns, unpacked_colour, word
 from deepgmr.io.quiet import quiet, quiet_descriptor
 
@@ -24,12 +25,7 @@ RECORD, EXTENDED_RECORD = 54, 60  # bytes of a user record that holds nothing
 
 def require_laspy(path: Path, *, compressed: bool) -> Any:
     """laspy (with lazrs for compressed points), or a MissingDependency that says how to install it."""
-    try:
-        import laspy
-    except ImportError:
-        raise MissingDependency(
-            f'{path}: reading and writing LAS/LAZ needs laspy; install it with: pip install "deepgmr[las]"'
-        ) from None
+    laspy = extra("laspy", "las", f"{path}: reading and writing LAS/LAZ")
     if compressed and not laspy.LazBackend.detect_available():
         raise MissingDependency(f'{path}: LAZ needs lazrs beside laspy; install it with: pip install "deepgmr[las]"')
     return laspy

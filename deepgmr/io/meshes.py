@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepgmr.errors import InvalidFile
+from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile, Triangles, flat_columns, stored_coordinates
 from deepgmr.io.quiet import quiet
 
@@ -18,7 +19,7 @@ SAMPLES = 20_000  # points drawn from a surface: enough for any stage of a regis
 
 def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
     """Read a mesh of the format `kind`; its points are a sample of the surface, or its vertices without faces."""
-    import trimesh
+    trimesh = extra("trimesh", "meshes", f"{path}: reading {kind.upper()}")
 
     data = path.read_bytes()
     if kind == "stl" and data.lstrip()[:5].lower() != b"solid":
@@ -71,12 +72,10 @@ def _vertex_colours(mesh: Any) -> dict[str, np.ndarray]:
 
 def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
     """The cloud of a mesh: SAMPLES points drawn uniformly by area, the same ones for the same mesh and seed."""
-    import trimesh
-    from trimesh.sample import sample_surface
-
     surface = cloud.triangles
     if surface is None:
         return cloud
+    trimesh = extra("trimesh", "meshes", f"{path}: drawing points on a mesh")
     vertices, faces = surface.vertices, surface.faces
     if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
         wrong = int(faces.max() if faces.max() >= len(vertices) else faces.min())
@@ -95,17 +94,16 @@ def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
         if not 0.0 < area < np.inf:
             size = "no area" if not area > 0.0 else "an area beyond float64"
             raise InvalidFile(f"{path}: the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
-        points, _ = sample_surface(mesh, SAMPLES, seed=seed)
+        points, _ = trimesh.sample.sample_surface(mesh, SAMPLES, seed=seed)
     return replace(cloud, points=np.asarray(points, np.float64) + middle, properties={})
 
 
 def write_mesh(stream: BinaryIO, cloud: CloudFile, suffix: str) -> list[str]:
     """Write the mesh a cloud came from as .obj, .stl, .off or .glb; returns what the format cannot hold."""
-    import trimesh
-
     surface = cloud.triangles
     if surface is None:  # check_output has refused this before anything was computed
         raise InvalidFile(f"a {suffix} file holds triangles, but the cloud has only points; write a .ply")
+    trimesh = extra("trimesh", "meshes", f"writing {suffix}")
     if suffix == ".glb" and surface.scene is not None and cloud.format in ("glb", "gltf"):
         stream.write(surface.scene.export(file_type="glb"))
         return []

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
+from deepgmr.extras import extra
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
@@ -173,8 +174,7 @@ def _from_open3d(cloud: Any, seed: int) -> np.ndarray:
     if hasattr(cloud, "point"):  # open3d.t.geometry
         return cloud.point["positions"].cpu().numpy()
     if hasattr(cloud, "triangles"):
-        import trimesh
-
+        trimesh = extra("trimesh", "meshes", "drawing points on a mesh")
         mesh = trimesh.Trimesh(np.asarray(cloud.vertices), np.asarray(cloud.triangles), process=False)
         return _from_trimesh(mesh, seed)
     return np.asarray(cloud.points)

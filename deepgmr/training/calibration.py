@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from deepgmr import metrics
+from deepgmr import __version__, metrics
 from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.checkpoint import load
@@ -89,9 +88,7 @@ def calibrate(
         "command": command,
         **fitted.table,
     }
-    return replace(
-        bundle, provenance={**bundle.provenance, "version": packages.version("deepgmr"), "calibration": told}, id=""
-    )
+    return replace(bundle, provenance={**bundle.provenance, "version": __version__, "calibration": told}, id="")
 
 
 def started(bundle: Bundle, *, network: str | Path | None = None, settings: str | Path | None = None) -> Bundle:

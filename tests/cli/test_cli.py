@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -445,7 +444,7 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
         "--trust",
     ):
         assert option in done.stdout
-    assert f"deepgmr {version('deepgmr')}" in done.stdout
+    assert f"deepgmr {deepgmr.__version__}" in done.stdout
 
 
 def test_a_damaged_laz_is_one_line(pair: list[str], tmp_path: Path) -> None:

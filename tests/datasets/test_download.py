@@ -210,7 +210,7 @@ def test_a_file_of_unknown_content_is_left_alone(server: Server, tmp_path: Path)
 
 def test_without_pooch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'deepgmr\[download\]'"):
+    with pytest.raises(MissingDependency, match=r'pip install "deepgmr\[download\]"'):
         fetch("https://example.org/x.zip", tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import io
 import json
@@ -336,14 +335,7 @@ def test_las_and_laz(tmp_path: Path) -> None:
 
 
 def test_las_without_laspy_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "laspy":
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "laspy", None)
     path = written(tmp_path / "a.las", b"LASF" + bytes(400))
     with pytest.raises(MissingDependency, match=r'laspy.*pip install "deepgmr\[las\]"'):
         read_cloud(path)

@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from deepgmr.errors import InvalidConfig, InvalidFile, MissingDependency
+from deepgmr.errors import InvalidConfig, InvalidFile
+from deepgmr.extras import extra
 from deepgmr.io.disk import reason, replacing, writing
 
 if TYPE_CHECKING:
@@ -65,10 +66,7 @@ def fetch(
     deliver (what was fetched stays, for the next call to resume), when the checksum differs (it is removed), or for a
     file of that name without a known checksum; `MissingDependency` without pooch.
     """
-    try:
-        import pooch
-    except ImportError as error:
-        raise MissingDependency("downloads need pooch: pip install 'deepgmr[download]'") from error
+    pooch = extra("pooch", "download", f"fetching {url}")
     pooch.get_logger().setLevel("WARNING")
     if urlsplit(url).scheme not in ("http", "https"):
         raise InvalidConfig(f"cannot download {url}: give an http or https address")

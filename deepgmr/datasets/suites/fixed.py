@@ -20,6 +20,7 @@ from torch import Tensor
 from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.suites.hdf5 import decoded, open_hdf5, read_dataset
 from deepgmr.errors import InvalidConfig, InvalidFile
+from deepgmr.extras import extra
 from deepgmr.geometry.transform import is_rigid
 from deepgmr.io.disk import replacing
 
@@ -232,8 +233,7 @@ def _read_hdf5(path: Path) -> PairSuite:
 
 
 def _write_hdf5(path: Path, suite: PairSuite) -> None:
-    import h5py  # here, so that importing deepgmr stays light
-
+    h5py = extra("h5py", "evaluate", f"{path}: writing HDF5")
     stacks = {"source": suite.sources, "target": suite.targets, "shape": suite.shapes}
     for key, clouds in stacks.items():
         if clouds is not None and len({len(cloud) for cloud in clouds}) > 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepgmr.errors import InvalidFile
+from deepgmr.extras import extra
 
 if TYPE_CHECKING:
     import h5py
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; `InvalidFile` when it is missing, truncated, or something else."""
-    import h5py  # here, so that importing deepgmr stays light
-
     if not path.is_file():
         raise InvalidFile(f"no such file: {path}")
+    h5py = extra("h5py", "evaluate", f"{path}: reading HDF5")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
