@@ -33,6 +33,9 @@ def options(doc: str | None, study: str) -> argparse.ArgumentParser:
 def run(parser: argparse.ArgumentParser, measure: Measure, arguments: list[str] | None = None) -> int:
     """Measure, or read again; write the JSON, print the page, draw the picture. Returns the exit code."""
     given = parser.parse_args(arguments)
+    for name in ("suites", "files"):
+        if getattr(given, name, None) == [] and not given.read:
+            parser.error(f"give {name} to measure, or --from to show again what was measured")
     limit_threads(given.threads)
     import torch
 
@@ -63,6 +66,12 @@ def run(parser: argparse.ArgumentParser, measure: Measure, arguments: list[str] 
     except DeepGMRError as error:
         print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"{Path(sys.argv[0]).name}: interrupted; {given.json} holds what was kept so far, if anything",
+            file=sys.stderr,
+        )
+        return 130
     return 0
 
 
