@@ -50,6 +50,7 @@ from deepgmr.divergence.monte_carlo import (
     kl_stratified,
     kl_unscented,
 )
+from deepgmr.divergence.partial import kl_oriented, kl_partial, largest_partial_divergence, partial_divergence
 from deepgmr.divergence.point_sets import chamfer, energy_distance, median_bandwidth, mmd, sliced_wasserstein
 from deepgmr.divergence.products import cauchy_schwarz, l2_squared
 from deepgmr.divergence.torch_bridge import disable_mixture_kl, enable_mixture_kl
@@ -97,6 +98,11 @@ __all__ = [
     "kl_durrieu_upper",
     "kl_interval",
     "jensen_shannon_interval",
+    # between mixtures that share a part
+    "kl_partial",
+    "partial_divergence",
+    "largest_partial_divergence",
+    "kl_oriented",
     # between mixtures: exact
     "cauchy_schwarz",
     "l2_squared",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import zipfile
@@ -13,6 +14,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, as_points, coordinate_dtype, stored_coordinates
+from deepgmr.io.quiet import quiet_warnings
 
 POINT_KEYS = ("points", "xyz", "pts", "pos", "positions", "vertices", "arr_0")
 
@@ -64,7 +66,8 @@ def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
+        with quiet_warnings():
+            shape, fortran, dtype = read_header(stream)
     except (zipfile.BadZipFile, zlib.error, OSError):
         raise  # the trouble of the archive around it
     except Exception as error:  # NumPy reads the header as Python source, and raises whatever that ends in
@@ -126,7 +129,9 @@ def write_npy(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     unnamed = [name for name in cloud.properties if re.fullmatch(r"column_\d+", name)]
     if unnamed:
         coordinates = np.column_stack([coordinates, *(cloud.properties[name] for name in unnamed)])
-    np.save(stream, coordinates, allow_pickle=False)
+    buffer = io.BytesIO()  # into a file NumPy writes by itself, and does not say why it could not
+    np.save(buffer, coordinates, allow_pickle=False)
+    stream.write(buffer.getbuffer())
     return [name for name in cloud.properties if name not in unnamed]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,6 +57,17 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, what the system says against writing (a full disk, most often) becomes an InvalidFile that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidFile(
+            f"{path}: could not be written ({reason(error)}); make room or choose another folder"
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream that becomes the file at `path` only once everything was written; on any failure nothing remains.
 
@@ -66,15 +77,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     place = Path(os.path.realpath(path))  # through a link, so that the link stays one
     temporary = _beside(place)
     try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(place)
-    except OSError as error:
-        raise InvalidFile(f"{path}: could not be written ({reason(error)}); nothing was left behind") from error
+        with writing(path):
+            with temporary.open("xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(place)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the disk is gone, there is nothing to tidy and an error to report already
+            temporary.unlink(missing_ok=True)
 
 
 def reason(error: Exception) -> str:

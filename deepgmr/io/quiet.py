@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-_DESCRIPTOR = threading.Lock()  # two threads that put each other's silence back would leave it there
+_PROCESS = threading.Lock()  # of what belongs to the whole process: two threads would put each other's silence back
 
 
 @contextmanager
@@ -29,9 +30,17 @@ def quiet(library: str) -> Iterator[None]:
 
 
 @contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Within, no warning is shown: for what Python says about source that a damaged file makes it read."""
+    with _PROCESS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def quiet_descriptor() -> Iterator[None]:
     """Within, nothing written on file descriptor 2 is seen: a panic in Rust prints there whoever catches it."""
-    with _DESCRIPTOR:
+    with _PROCESS:
         try:
             saved = os.dup(2)
         except OSError:  # closed: there is nobody to spare

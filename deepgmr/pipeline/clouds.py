@@ -13,6 +13,7 @@ from torch import Tensor
 from deepgmr.errors import InvalidCloud
 from deepgmr.pipeline.settings import JudgeSettings
 
+ROLES = ("source", "target")
 SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
@@ -39,37 +40,37 @@ def as_points(
     cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
     by `seed`).
 
-    Raises `InvalidCloud`, naming `name`, for anything but numbers of shape (N, 3), for fewer than `minimum`
-    points, for coordinates that are not finite (unless `drop_invalid`, which removes those points), for
-    coordinates whose square overflows or underflows, and for points that are all equal.
+    Raises `InvalidCloud`, naming `name` and, where that is one of `ROLES`, with it as its `role`, for anything but
+    numbers of shape (N, 3), for fewer than `minimum` points, for coordinates that are not finite (unless
+    `drop_invalid`, which removes those points), for coordinates whose square overflows or underflows, and for points
+    that are all equal.
     """
     array = _extract(cloud, name, seed)
     if array.dtype.names is not None:
         array = _from_fields(array, name)
     if array.dtype.kind not in "fiu":
-        raise InvalidCloud(f"{name}: coordinates must be real numbers, got dtype {array.dtype}")
+        raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 3:
-        raise InvalidCloud(
-            f"{name}: expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point"
-        )
+        raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
     points = np.ascontiguousarray(array, dtype=np.float64)
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
         bad = int((~finite).sum())
         if not drop_invalid:
-            raise InvalidCloud(
-                f"{name}: {bad} of {len(points)} points have NaN or infinite coordinates; "
-                "clean the cloud, or pass drop_invalid=True (--drop-invalid) to leave them out"
+            raise _refused(
+                name,
+                f"{bad} of {len(points)} points have NaN or infinite coordinates; "
+                "clean the cloud, or pass drop_invalid=True (--drop-invalid) to leave them out",
             )
         points = points[finite]
     if len(points) < minimum:
-        raise InvalidCloud(f"{name}: {len(points)} usable points; registration needs at least {minimum}")
+        raise _refused(name, f"{len(points)} usable points; registration needs at least {minimum}")
     if np.abs(points).max() > _LARGEST:
-        raise InvalidCloud(f"{name}: a coordinate of {np.abs(points).max():.3g} overflows; check the units")
+        raise _refused(name, f"a coordinate of {np.abs(points).max():.3g} overflows; check the units")
     if (points == points[0]).all():
-        raise InvalidCloud(f"{name}: all {len(points)} points are equal; there is no shape to register")
+        raise _refused(name, f"all {len(points)} points are equal; there is no shape to register")
     if np.abs(points - points[0]).max() < _SMALLEST:
-        raise InvalidCloud(f"{name}: the points differ by less than {_SMALLEST:.0e}; check the units")
+        raise _refused(name, f"the points differ by less than {_SMALLEST:.0e}; check the units")
     return points
 
 
@@ -131,6 +132,10 @@ def _from_the_middle(points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points - np.median(points, axis=0), axis=1)
 
 
+def _refused(name: str, what: str) -> InvalidCloud:
+    return InvalidCloud(f"{name}: {what}", role=name if name in ROLES else None)
+
+
 def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
     """The raw coordinate array inside whatever was given, told apart by what it offers, not by importing it."""
     if isinstance(cloud, Tensor):
@@ -145,9 +150,10 @@ def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
     try:
         return np.asarray(cloud)
     except (ValueError, TypeError) as error:
-        raise InvalidCloud(
-            f"{name}: cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
-            "an Open3D or trimesh cloud, or a path"
+        raise _refused(
+            name,
+            f"cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
+            "an Open3D or trimesh cloud, or a path",
         ) from error
 
 
@@ -155,11 +161,11 @@ def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
     """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
     names = array.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
-        raise InvalidCloud(f"{name}: a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
+        raise _refused(name, f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
     columns = [array[axis] for axis in "xyz"]
     for axis, column in zip("xyz", columns, strict=True):
         if column.dtype.kind not in "fiu" or column.shape != array.shape:
-            raise InvalidCloud(f"{name}: the field {axis} must hold one real number a point, got {array.dtype[axis]}")
+            raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
     return np.stack([column.ravel() for column in columns], axis=1)
 
 

@@ -73,9 +73,7 @@ class Evidence:
     observability: float  # least over largest eigenvalue of the information of the matched points
 
 
-def weigh(
-    poses: RigidTransform, terms: Terms, ranking: Ranking, source: Level, settings: RankSettings, *, size: float
-) -> Evidence:
+def weigh(poses: RigidTransform, terms: Terms, ranking: Ranking, source: Level, settings: RankSettings) -> Evidence:
     """What speaks for the first of P different poses, the answer, against the others.
 
     The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
@@ -84,7 +82,7 @@ def weigh(
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    apart = unlikeness(poses[0], poses, source, settings) / size
+    apart = unlikeness(poses[0], poses, source, settings)
     apart[0] = 0.0
     elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
     for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())

@@ -207,7 +207,7 @@ def _score(contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
     """One minus the partial divergence (H,), as a share of its largest value."""
     kl = kl_oriented(contact.square, contact.cosine, sigma=settings.sigma * spacing, sigma_normal=settings.sigma_normal)
     divergence = partial_divergence(kl.where(contact.distance.isfinite(), math.inf), background=settings.background)
-    return 1 - divergence / largest_partial_divergence(settings.background)
+    return (1 - divergence / largest_partial_divergence(settings.background)).clamp(0, 1)  # but for rounding
 
 
 def _side(

@@ -15,7 +15,7 @@ from deepgmr.pipeline.settings import RefineSettings
 
 
 def refine(
-    motions: RigidTransform, source: Level, target: Level, prior: Prior, settings: RefineSettings, *, size: float
+    motions: RigidTransform, source: Level, target: Level, prior: Prior, settings: RefineSettings
 ) -> RigidTransform:
     """Pull each of the motions (H,) to its nearest fit of the components, by generalised ICP (Segal et al. 2009).
 
@@ -34,7 +34,7 @@ def refine(
                 source,
                 target,
                 matrix,
-                max(reach * spacing, least * size),
+                max(reach * spacing, least),
                 iterations=settings.iterations,
                 settled=settings.settled,
                 dwarf=settings.dwarf,

@@ -91,7 +91,7 @@ class Registrar:
                 self.prepare(cloud, role=role, drop_invalid=drop_invalid, seed=seed)
                 for role, cloud in (("source", source), ("target", target))
             )
-            pair = Pair.of(*prepared)
+            pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
             search = Search(pair, pair.levels(), prior, settings, clock)  # each cloud as a mixture of disks
@@ -127,11 +127,11 @@ class Registrar:
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0]))
+        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
     def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
-        settings, levels, clock, size = search.settings, search.levels, search.clock, search.pair.size
+        settings, levels, clock = search.settings, search.levels, search.clock
         if look.mixtures:
             with clock("mixtures"):
                 yield "mixtures", mixture_motion(whole_network(), *levels)
@@ -145,15 +145,14 @@ class Registrar:
             with clock("histograms"):
                 a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
                 matches = match(a, b, propose)
-            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance * size)
+            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance)
             yield "described", _agreed(matches, seen, search, tolerance=tolerance)
         if look.grid:
             propose = settings.propose
             with clock("rotation grid"):
                 p, q = (coarse(level, propose.mixture) for level in levels)
-                blur = propose.blur * size
                 motions = grid_motions(
-                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=blur
+                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
                 )
             yield "grid", motions
         if search.prior.initial is not None:
@@ -164,19 +163,19 @@ class Registrar:
             if not look.refined:
                 candidates = search.prior.apply(hypotheses)
             else:
-                settings, size = search.settings.refine, search.pair.size
-                candidates = refine(hypotheses, *search.levels, search.prior, settings, size=size)
-        search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates)
+                candidates = refine(hypotheses, *search.levels, search.prior, search.settings.refine)
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
         """Measure the new candidates, put all of them in order, and weigh what speaks for the first."""
         settings = search.settings.rank
         with search.clock("ranking"):
-            search.terms = Terms.joined([search.terms, measure(candidates, *search.levels, settings)])
+            terms = measure(candidates, *search.levels, settings)
+            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
+            search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
             plausibility = self.bundle.ranking.plausibility(search.terms)
-            distance = search.settings.search.same_distance * search.pair.size
+            distance = search.settings.search.same_distance
             search.order = distinct(
                 search.candidates, plausibility, settings.poses, angle=settings.rival_angle, distance=distance
             )
@@ -187,9 +186,7 @@ class Registrar:
         settings, levels, order = search.settings, search.levels, search.order
         with search.clock("judgement"):
             poses = search.candidates[order]
-            evidence = weigh(
-                poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, size=search.pair.size
-            )
+            evidence = weigh(poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank)
             known = evidence.observability if observability is None else observability
             evidence = dataclasses.replace(evidence, observability=known)
             if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
@@ -214,7 +211,7 @@ class Registrar:
         settings, best = search.settings, int(search.order[0])
         with search.clock("polish"):
             answer = polish(
-                *search.pair.fine(settings.polish.components),
+                *search.pair.fine(settings.polish.components, settings.polish.neighbours),
                 search.candidates[best],
                 reach=settings.polish.reach * max(level.spacing for level in search.levels),
                 settings=settings.polish,
@@ -248,7 +245,7 @@ class Registrar:
                 bundle=self.bundle.id,
             ),
             alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
-            notes=(*([units] if units else []), *_left_out(source=pair.source.far, target=pair.target.far)),
+            notes=(*([units] if units else []), *_notes(source=pair.source, target=pair.target)),
         )
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:
@@ -319,9 +316,7 @@ def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, to
 
 def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
     settings = search.settings.search
-    return distinct(
-        motions, scores, count, angle=settings.same_angle, distance=settings.same_distance * search.pair.size
-    )
+    return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
 
 
 def _covariance(answer: Polished, pair: Pair) -> np.ndarray:
@@ -347,7 +342,13 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
     return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
 
 
-def _left_out(**far: int) -> Iterator[str]:
-    for role, count in far.items():
-        if count:
-            yield f"{count:,} points of the {role} lie far outside the rest and were left out"
+def _notes(**scans: Scan) -> Iterator[str]:
+    """What was odd about the clouds."""
+    for role, scan in scans.items():
+        if scan.far:
+            yield f"{scan.far:,} points of the {role} lie far outside the rest and were left out"
+        if scan.coarse is not None:
+            yield (
+                f"the coordinates of the {role} come in steps of {scan.coarse:g}, all that float32 keeps so far from the "
+                "origin; subtract an offset in double precision before storing them as float32"
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,10 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
+from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.settings import ScanSettings
 
+_KEPT = 16  # levels that a prepared scan holds on to
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
 
@@ -43,6 +45,10 @@ class Level:
     def of(cls, points: np.ndarray, settings: ScanSettings) -> Level:
         """The level whose components lie at points (J, 3) float64, J >= 3."""
         return cls(points, Tree(points), settings)
+
+    def seen_closer(self, neighbours: int) -> Level:
+        """The same components, with normals from so many neighbours."""
+        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
 
     @cached_property
     def means(self) -> Tensor:
@@ -102,68 +108,61 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One cloud, checked and framed: x_frame = (x - origin) / scale, computed in float64 before anything is rounded.
+    """One cloud, checked, about its own origin: computed in float64 before anything is rounded.
 
     Nothing here depends on the order of the points, to the last bit, and points far outside count for nothing.
     """
 
     origin: np.ndarray  # (3,) float64: the mean of the points, in the units of the input
-    scale: float  # input units per frame unit, a power of two: scans of one size share it, the others convert exactly
-    size: float  # twice the root-mean-square radius, in frame units: above one half, at most one
+    size: float  # twice the root-mean-square radius, input units
     radius: float  # the median distance from the median point, input units
     heaps: Heaps  # the data's own resolution, or the finest that the settings keep, about the origin, input units
     total: int  # points that count
     far: int  # points left out because they lie far outside
+    coarse: float | None  # the step of coordinates that float32 has rounded coarsely, input units
     settings: ScanSettings
+    _levels: dict[tuple[int | None, float], Level] = field(default_factory=dict, repr=False)
+    _counts: dict[int, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, points: np.ndarray, settings: ScanSettings | None = None) -> Scan:
         """Prepare checked points (N, 3) float64; see `deepgmr.pipeline.clouds.as_points`."""
         settings = settings or ScanSettings()
-        middle = np.median(points, axis=0)
-        centred = points - middle
-        distance = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+        middle, centred, distance = _about_the_middle(points)
         far = _far(distance, settings)
         if far.any():
-            middle = np.median(points[~far], axis=0)
-            centred = points[~far] - middle
-            distance = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+            middle, centred, distance = _about_the_middle(points[~far])
         heaps = Heaps.of(centred, _power(float(distance.max())))
         mean = heaps.sums.sum(axis=0) * (heaps.step / len(heaps))
-        spread = math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
         heaps = Heaps(heaps.sums - np.rint(mean / heaps.step).astype(np.int64), heaps.counts, heaps.step)
-        scale = _power(2 * spread)
+        size = 2 * math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
         return cls(
             origin=middle + mean,
-            scale=scale,
-            size=2 * spread / scale,
+            size=size,
             radius=float(np.median(distance)) or float(distance.max()),
-            heaps=_finest(heaps, spread, settings),
+            heaps=_finest(heaps, size, settings),
             total=len(centred),
             far=int(far.sum()),
+            coarse=coarse_step(points),
             settings=settings,
         )
 
-    @cached_property
-    def _levels(self) -> dict[int | None, Level]:
-        return {}
-
-    @cached_property
-    def _counts(self) -> dict[int, int]:
-        return {}
-
-    def level(self, step: int | None) -> Level:
-        """The level on a rung of the ladder of voxel sizes; None: every heap a component."""
-        if step not in self._levels:
+    def level(self, step: int | None, scale: float) -> Level:
+        """The level on a rung of the ladder of voxel sizes, in units of `scale`; None: every heap a component."""
+        key = step, scale
+        level = self._levels.get(key)
+        if level is None:
             heaps = self.heaps.sorted() if step is None else self.heaps.gathered(size_of(step))
-            self._levels[step] = Level.of(heaps.means / self.scale, self.settings)
-        return self._levels[step]
+            level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
+            for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
+                self._levels.pop(old, None)
+        return level
 
     def rung_for(self, components: int) -> int | None:
         """The rung that leaves about so many components; None if the cloud has no more than that."""
         if len(self.heaps) <= components:
             return None
-        step = rung(self.size * self.scale / math.sqrt(components))
+        step = rung(self.size / math.sqrt(components))
         tried: dict[int, float] = {}
         while step not in tried:
             tried[step] = math.log(self.count(step) / components)
@@ -179,20 +178,15 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two scans in one frame: each about its own origin, both at the larger of their scales."""
+    """Two scans in one frame: each about its own origin, both in units of the size of the larger."""
 
     source: Scan
     target: Scan
-    scale: float  # input units per frame unit
-
-    @classmethod
-    def of(cls, source: Scan, target: Scan) -> Pair:
-        return cls(source, target, max(source.scale, target.scale))
 
     @property
-    def size(self) -> float:
-        """Of the larger cloud, in frame units, as `Scan.size`."""
-        return max(scan.size * scan.scale for scan in (self.source, self.target)) / self.scale
+    def scale(self) -> float:
+        """Input units per frame unit: twice the root-mean-square radius of the larger cloud."""
+        return max(self.source.size, self.target.size)
 
     @property
     def size_ratio(self) -> float:
@@ -211,25 +205,24 @@ class Pair:
             components = min(settings.most, settings.fewest + int(settings.share * beyond))
         steps = [step for step in (scan.rung_for(components) for scan in scans) if step is not None]
         step = max(steps) if steps else None
-        levels = tuple(self._level(scan, step) for scan in scans)
-        sparse, dense = sorted((level.spacing for level in levels), reverse=True)
+        source, target = (self._level(scan, step) for scan in scans)
+        sparse, dense = sorted((source.spacing, target.spacing), reverse=True)
         if sparse > settings.uneven * dense:
             even = rung(sparse * self.scale)
-            levels = tuple(self._level(scan, even if step is None else max(step, even)) for scan in scans)
-        return levels[0], levels[1]
+            source, target = (self._level(scan, even if step is None else max(step, even)) for scan in scans)
+        return source, target
 
-    def fine(self, components: int) -> tuple[Level, Level]:
-        """Each cloud at its own resolution, with about so many components or all it has."""
-        source, target = (self._level(scan, scan.rung_for(components)) for scan in (self.source, self.target))
+    def fine(self, components: int, neighbours: int) -> tuple[Level, Level]:
+        """Each cloud at its own resolution: about so many components or all it has, normals from so many neighbours."""
+        source, target = (
+            self._level(scan, scan.rung_for(components)).seen_closer(neighbours) for scan in (self.source, self.target)
+        )
         return source, target
 
     def _level(self, scan: Scan, step: int | None) -> Level:
         if step is not None and scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
             step = scan.rung_for(scan.settings.most)  # it all but vanishes in the voxels of a partner so much larger
-        level = scan.level(step)
-        if scan.scale == self.scale:
-            return level
-        return Level.of(level.points * (scan.scale / self.scale), scan.settings)  # exact: both are powers of two
+        return scan.level(step, self.scale)
 
     def enter(self, matrix: np.ndarray) -> RigidTransform:
         """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
@@ -257,6 +250,13 @@ def fingerprint(settings: ScanSettings) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _about_the_middle(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The median point (3,), the points (N, 3) about it, and their distances (N,) from it."""
+    middle = np.median(points, axis=0)
+    centred = points - middle
+    return middle, centred, np.sqrt(np.einsum("ij,ij->i", centred, centred))
+
+
 def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
     """Which points lie so far outside that they would set the scale of everything.
 
@@ -267,9 +267,9 @@ def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
     return distance > settings.far * radius if radius > 0 else np.zeros(len(distance), dtype=bool)
 
 
-def _finest(heaps: Heaps, spread: float, settings: ScanSettings) -> Heaps:
+def _finest(heaps: Heaps, size: float, settings: ScanSettings) -> Heaps:
     """The heaps themselves, or, of a larger cloud, those of fine voxels that leave at most `settings.finest`."""
-    step = rung(2 * spread / math.sqrt(settings.finest))
+    step = rung(size / math.sqrt(settings.finest))
     while len(heaps) > settings.finest:
         gathered = heaps.gathered(size_of(step))
         if len(gathered) <= settings.finest:

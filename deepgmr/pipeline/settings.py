@@ -143,6 +143,7 @@ class PolishSettings:
     """The last fit, at the resolution of the data."""
 
     components: int = 6_000  # of each cloud
+    neighbours: int = 12  # that a normal is estimated from
     reach: float = 2.0  # spacings of the searched level within which points are matched at first
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
@@ -195,10 +196,10 @@ class Settings:
         plain = to_plain(self)
         for name, value in changes.items():
             *rooms, key = name.split(".")
-            table = plain
+            table: Any = plain
             for room in rooms:
-                table = table.get(room, {}) if isinstance(table, dict) else {}
-            if key not in table:
+                table = table.get(room) if isinstance(table, dict) else None
+            if not isinstance(table, dict) or key not in table:
                 raise InvalidConfig(f"unknown setting `{name}`; the settings are {', '.join(_names(plain))}")
             if isinstance(value, Mapping):
                 unknown = [inner for inner in value if inner not in table[key]]

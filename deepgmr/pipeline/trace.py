@@ -43,6 +43,7 @@ class Look:
     proposed: dict[str, RigidTransform]  # (H,) by the room they come from
     hypotheses: RigidTransform  # (H,) those worth refining
     candidates: RigidTransform  # (H,) refined
+    terms: Terms  # (H,) how the clouds meet under these
 
 
 @dataclass(eq=False)
@@ -86,6 +87,7 @@ class Trace:
                         "proposed": {room: undo(motions) for room, motions in look.proposed.items()},
                         "hypotheses": undo(look.hypotheses),
                         "candidates": undo(look.candidates),
+                        "terms": [look.terms.row(i) for i in range(len(look.terms))],
                     }
                     for look in search.looks
                 ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.pairs.pool import ScenePool, fill_pool, mixed_generator
@@ -46,7 +47,7 @@ class OverlapBatch:
         return OverlapBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-class BatchMaker:
+class BatchMaker(Dataset[OverlapBatch]):
     """Groups of pairs from seeds."""
 
     def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
@@ -65,6 +66,9 @@ class BatchMaker:
         shares = torch.tensor([self.config.data.shapes, *[(1 - self.config.data.shapes) / len(KINDS)] * len(KINDS)])
         kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
         return self._make(kind, generator)
+
+    def __getitem__(self, key: tuple[int, int]) -> OverlapBatch:
+        return self.group(*key)
 
     def held_out(self, kind: str, index: int) -> OverlapBatch:
         """A group for validation."""
@@ -109,7 +113,7 @@ def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
 
 def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> OverlapBatch:
     """The nodes of pair `i`, both clouds at one resolution, by the front-end that `register` uses."""
-    pair = Pair.of(*(Scan.of(cloud[i].double().numpy()) for cloud in (pairs.source, pairs.target)))
+    pair = Pair(*(Scan.of(cloud[i].double().numpy()) for cloud in (pairs.source, pairs.target)))
     a, b = pair.levels(components)
     spacing = max(a.spacing, b.spacing)
     p, q = (_nodes(level, nodes, spacing) for level in (a, b))

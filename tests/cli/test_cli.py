@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -29,6 +29,10 @@ import deepgmr
 from deepgmr import cli
 from deepgmr.errors import InvalidCloud, NumericalWarning
 from deepgmr.io import CloudFile, read_cloud, read_transform, transformed, write_cloud, write_transform
+from deepgmr.pipeline.answer import Alternative, Registration, Stats
+from deepgmr.pipeline.judge import Evidence, Status
+from deepgmr.pipeline.settings import PRESETS, Settings
+from deepgmr.pipeline.trace import Trace
 
 MOTION = np.eye(4)
 MOTION[:3, :3] = Rotation.from_rotvec([0.1, 2.0, -0.4]).as_matrix()
@@ -38,28 +42,44 @@ POINTS = np.random.default_rng(1).normal(size=(40, 3))
 
 @dataclass
 class StandIn:
-    """In place of deepgmr.pipeline.registrar: remembers what it was asked, answers what it was told."""
+    """In place of deepgmr.pipeline.registrar and its Registrar: remembers what it was asked, answers what it was told."""
 
     status: str = "ok"
     notes: tuple[str, ...] = ()
     covariance: np.ndarray = field(default_factory=lambda: np.diag([1e-4] * 6))
     before: Callable[[], object] = lambda: None
     calls: list[dict[str, Any]] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
-    def register(self, source: np.ndarray, target: np.ndarray, **options: Any) -> SimpleNamespace:
+    @property
+    def Registrar(self) -> StandIn:
+        return self
+
+    def load(self, name_or_path: str, *, preset: str) -> StandIn:
+        self.loaded += [name_or_path, preset]
+        return self
+
+    def replace(self, **changes: Any) -> StandIn:
+        self.changes.append(changes)
+        return self
+
+    def register(self, source: np.ndarray, target: np.ndarray, **options: Any) -> Registration:
         self.calls.append({"source": source, "target": target, **options})
         if options["progress"] is not None:
             options["progress"]("searching", 0.5)
         self.before()
-        return SimpleNamespace(
+        return Registration(
             target_from_source=MOTION,
             confidence=0.875,
             overlap=0.5,
             score=0.75,
             covariance=self.covariance,
-            status=SimpleNamespace(value=self.status),
+            status=Status(self.status),
             sentence=f"It is {self.status};\ndo something.",
-            alternatives=(SimpleNamespace(target_from_source=np.eye(4), score=0.125),),
+            evidence=Evidence(**dict.fromkeys([item.name for item in fields(Evidence)], 0.5) | {"accidents": -np.inf}),
+            stats=Stats(looks=2, hypotheses=32, components=(1500, 1400), milliseconds={"scan": 1.5}, bundle="0123"),
+            alternatives=(Alternative(np.eye(4), 0.125),),
             notes=self.notes,
         )
 
@@ -67,10 +87,8 @@ class StandIn:
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     double = StandIn()
-    module = ModuleType("deepgmr.pipeline.registrar")
-    module.register = double.register  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "deepgmr.pipeline.registrar", module)
-    monkeypatch.setattr("deepgmr.pipeline.registrar", module, raising=False)
+    monkeypatch.setitem(sys.modules, "deepgmr.pipeline.registrar", double)
+    monkeypatch.setattr("deepgmr.pipeline.registrar", double, raising=False)
     return double
 
 
@@ -105,10 +123,12 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert printed.err == ""
     np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
     np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    assert isinstance(standin.calls[0].pop("trace"), Trace)
     assert standin.calls[0] == {
-        **{"initial": None, "max_rotation_degrees": None, "seed": 0, "refine": True},
+        **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
         **{"drop_invalid": False, "progress": None},
     }
+    assert standin.loaded == ["default", "default"] and standin.changes == []
 
 
 def test_the_verb_is_the_same_command(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,10 +141,35 @@ def test_the_verb_is_the_same_command(pair: list[str], standin: StandIn, capsys:
 def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
     write_transform(tmp_path / "T0.txt", MOTION)
     options = ["--initial", str(tmp_path / "T0.txt"), "--max-rotation", "45", "--seed", "7"]
+    options += ["--trust", "0.5", "--preset", "fast", "--bundle", "mine.safetensors"]
     assert cli.register_main([*pair, *options, "--no-refine", "--drop-invalid"]) == 0
     call = standin.calls[0]
     np.testing.assert_array_equal(call["initial"], MOTION)
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+    assert call["trust"] == 0.5 and standin.loaded == ["mine.safetensors", "fast"]
+
+
+def test_settings_are_changed_in_the_order_they_are_given(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[judge]\ntrust = 0.25\n[search]\nclear = 1\n")
+    looks = '[{"learned": true, "refined": 4}]'
+    values = ["judge.trust=0.5", str(tmp_path / "mine.toml"), "refine.reaches=[3, 1.5]", f"search.looks={looks}"]
+    values += ["search.looks=[{ grid = 3 }]", "scan.finest = 1_000"]
+    assert cli.register_main([*pair, *(word for value in values for word in ("--config", value))]) == 0
+    assert standin.changes == [
+        {"judge": {"trust": 0.5}},
+        {"judge": {"trust": 0.25}, "search": {"clear": 1}},
+        {"refine": {"reaches": [3, 1.5]}},
+        {"search": {"looks": [{"learned": True, "refined": 4}]}},
+        {"search": {"looks": [{"grid": 3}]}},
+        {"scan": {"finest": 1000}},
+    ]
+
+
+def test_settings_written_as_toml_are_settings(pair: list[str], standin: StandIn, tmp_path: Path) -> None:
+    wanted = Settings().replace(judge={"trust": 0.75})
+    (tmp_path / "all.toml").write_text(wanted.to_toml())
+    assert cli.register_main([*pair, "--config", str(tmp_path / "all.toml")]) == 0
+    assert Settings().replace(**standin.changes[0]) == wanted
 
 
 def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -> None:
@@ -153,7 +198,9 @@ def test_json_is_one_object_whatever_libraries_print(
     assert answer["overlap"] == 0.5 and answer["score"] == 0.75 and answer["notes"] == ["the units look different"]
     assert answer["covariance"] == [[None] * 6] * 6
     assert answer["alternatives"] == [{"target_from_source": np.eye(4).tolist(), "score": 0.125}]
-    assert answer["source"] == {"path": pair[0], "points": 40}
+    assert answer["source"] == {"path": pair[0], "points": 40} and answer["target"]["points"] == 40
+    assert answer["evidence"]["accidents"] is None and answer["stats"]["components"] == [1500, 1400]
+    assert answer["seconds"] >= 0
     assert printed.err == "a library says hello\n"
 
 
@@ -210,6 +257,8 @@ def test_verbose_speaks_on_stderr_only(pair: list[str], standin: StandIn, capsys
     np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
     assert f"source: {pair[0]}: ply, 40 points, with nx, ny, nz, red" in printed.err
     assert "rotation 0.992 degrees, translation 0.0173" in printed.err  # sqrt(3e-4) rad
+    assert "2 looks at 1500 and 1400 components, 32 hypotheses" in printed.err
+    assert "settings default, bundle default (0123)" in printed.err
     assert "alternative, score 0.125" in printed.err
 
 
@@ -292,6 +341,21 @@ def test_bad_files(
         (["--initial", "{}/src.ply"], "src.ply: is not text"),
         (["--max-rotation", "0"], "at most 180 degrees, got 0"),
         (["--max-rotation", "nan"], "at most 180 degrees, got nan"),
+        (["--trust", "1.5"], "a probability from 0 to 1, got 1.5"),
+        (["--trust", "nan"], "a probability from 0 to 1, got nan"),
+        (["--preset", "best"], "unknown preset `best`; the presets are default, fast, thorough, paper"),
+        (["--config", "judge.trust"], "--config judge.trust: is neither KEY=VALUE nor a file"),
+        (["--config", "{}"], "is neither KEY=VALUE nor a file of settings ("),
+        (["--config", "{}/src.ply"], "src.ply"),
+        (["--config", "judge.trust=high"], "the value in --config judge.trust=high is no TOML"),
+        (["--config", "judge.trust=true"], "`judge.trust` must be float, got True"),
+        (["--config", "judge.trusty=1"], "unknown setting `judge.trusty`; it holds trust, shape"),
+        (["--config", "judge=1"], "`judge` must be a table, got 1"),
+        (["--config", "trust=1"], "unknown setting `trust`"),
+        (["--config", "scan.most=1.5"], "`scan.most` must be int, got 1.5"),
+        (["--config", "search.looks=[{ lernt = true }]"], "lernt"),
+        (["--trace", "{}/no/t.json"], "there is no folder"),
+        (["--trace", "{}/x.txt", "--transform", "{}/x.txt"], "is named twice"),
     ],
 )
 def test_bad_options_are_found_before_anything_is_computed(
@@ -326,7 +390,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 
 def test_a_refused_cloud_names_its_file(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> None:
-        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud")
+        raise InvalidCloud("target: 3 of 40 points\nare NaN; clean the cloud", role="target")
 
     standin.before = refuse
     assert_refused(capsys, cli.register_main(pair), f"{pair[1]}: target: 3 of 40 points are NaN; clean the cloud")
@@ -365,12 +429,21 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
     code = (
         "import sys; from deepgmr import cli\n"
         "codes = [cli.register_main(['--help']), cli.register_main(['no.ply', 'no.ply']), cli.main(['--version'])]\n"
-        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'small_gicp'} & set(sys.modules)\n"
+        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'plotly', 'small_gicp'} & set(sys.modules)\n"
         "sys.exit(f'{codes} {slow}' if slow or codes != [0, 2, 0] else 0)\n"
     )
     done = _python(code, capture_output=True)
     assert done.returncode == 0, done.stderr
-    for option in ("--output", "--transform", "--json", "--initial", "--max-rotation", "--seed", "--no-refine"):
+    for option in (
+        "--output",
+        "--transform",
+        "--json",
+        "--initial",
+        "--max-rotation",
+        "--seed",
+        "--no-refine",
+        "--trust",
+    ):
         assert option in done.stdout
     assert f"deepgmr {version('deepgmr')}" in done.stdout
 
@@ -387,12 +460,7 @@ def test_a_damaged_laz_is_one_line(pair: list[str], tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
-    code = (
-        "import sys; from types import ModuleType; import deepgmr.pipeline, test_cli\n"
-        "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
-        f"sys.exit(deepgmr.cli.register_main({pair!r}))\n"
-    )
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + code
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({pair!r}))\n"
     reading, writing = os.pipe()
     os.close(reading)  # as `| head -0` would
     try:
@@ -400,6 +468,80 @@ def test_a_closed_pipe_is_no_error(pair: list[str]) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+STAND_IN = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    "import deepgmr.cli, deepgmr.pipeline, test_cli\n"
+    "deepgmr.pipeline.registrar = sys.modules['deepgmr.pipeline.registrar'] = test_cli.StandIn()\n"
+)
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device to write to")
+
+
+@FULL
+@pytest.mark.parametrize("options", [[], ["--json"], ["--help"], ["--version"]])
+def test_a_full_disk_under_stdout_is_one_line(pair: list[str], options: list[str]) -> None:
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({[*pair, *options]!r}))\n"
+    with Path("/dev/full").open("w") as full:
+        done = _python(code, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "standard output: could not be written (No space left on device)" in done.stderr
+
+
+@FULL
+def test_a_full_disk_under_stderr_hides_no_answer(pair: list[str]) -> None:
+    code = STAND_IN + f"sys.exit(deepgmr.cli.register_main({[*pair, '-v']!r}))\n"
+    with Path("/dev/full").open("w") as full:
+        done = _python(code, stdout=subprocess.PIPE, stderr=full)
+    assert done.returncode == 0
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(done.stdout)), MOTION)
+
+
+def test_a_closed_stdout_is_one_line(pair: list[str]) -> None:
+    code = STAND_IN + f"sys.stdout = None; sys.exit(deepgmr.cli.register_main({pair!r}))\n"
+    done = _python(code, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        *(2, ""),
+        "register: error: standard output: is closed; send it to a file or a terminal\n",
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 kB that is almost full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        (folder / "rest").write_bytes(bytes(64 * 1024 - 4096))
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("option", ["moved.ply", "moved.pcd", "moved.csv", "moved.npy", "moved.npz", "T.txt", "T.json"])
+def test_a_full_disk_is_one_line(
+    standin: StandIn, small_disk: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cloud(tmp_path / "src.ply", CloudFile(np.random.default_rng(2).normal(size=(4000, 3))))
+    if option.startswith("T"):
+        (small_disk / "more").write_bytes(bytes(4096))
+    before = sorted(small_disk.iterdir())
+    arguments = ["--transform" if option.startswith("T") else "-o", str(small_disk / option)]
+    code = cli.register_main([*[str(tmp_path / "src.ply")] * 2, *arguments])
+    assert_refused(capsys, code, f"{option}: could not be written (No space left on device); make room")
+    assert sorted(small_disk.iterdir()) == before
+
+
+def test_a_folder_that_vanishes_is_one_line(
+    pair: list[str], standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    standin.before = (tmp_path / "out").rmdir
+    code = cli.register_main([*pair, "-o", str(tmp_path / "out" / "moved.ply")])
+    assert_refused(capsys, code, "cannot be written, there is no folder")
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------
@@ -425,6 +567,16 @@ def test_evaluate_prints_a_table_and_writes_json(
     assert "tiny: 2 pairs" in printed.out and "identity" in printed.out
     table = json.loads(out.read_text())["tables"][0]
     assert table["summary"][0]["method"] == "identity" and len(table["pairs"]["name"]) == 2
+
+
+def test_evaluate_on_a_full_disk_is_one_line(suite: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small_disk / "more").write_bytes(bytes(4096))
+    before = sorted(small_disk.iterdir())
+    code = cli.main(["evaluate", str(suite), "--method", "identity", "--json", str(small_disk / "out.json")])
+    printed = capsys.readouterr()
+    assert (code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert "out.json: could not be written (No space left on device)" in printed.err
+    assert sorted(small_disk.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -468,6 +620,37 @@ def test_the_sample_pair(sample: Path, tmp_path: Path, capsys: pytest.CaptureFix
     _assert_registers(pair[::-1], np.linalg.inv(truth), capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_registers_the_sample_pair(
+    sample: Path, tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [sample / "sample_source.ply", sample / "sample_target.ply"]
+    options = ["--json", "--preset", preset, "--trace", str(tmp_path / "trace.json")]
+    assert cli.register_main([*map(str, pair), *options]) == 0
+    printed = capsys.readouterr().out
+    _assert_registers(pair, read_transform(sample / "sample_target_from_source.txt"), printed)
+    trace, answer = json.loads((tmp_path / "trace.json").read_text()), json.loads(printed)
+    assert len(trace["looks"]) == answer["stats"]["looks"] == {"thorough": 3}.get(preset, 1)
+    assert list(trace["looks"][0]["proposed"]) == ["mixtures" if preset == "paper" else "learned"]
+    assert trace["evidence"]["score"] == pytest.approx(answer["score"])
+
+
+def test_the_trust_that_is_asked_for_decides(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(sample / "sample_source.ply"), str(sample / "sample_target.ply")]
+    for options in (["--trust", "1"], ["--config", "judge.trust=1"]):
+        assert cli.register_main([*pair, *options]) == 3
+        assert "# uncertain: " in capsys.readouterr().out
+    assert cli.register_main([*pair, "--config", "judge.trust=1", "--trust", "0.5"]) == 0
+
+
+def test_a_bundle_that_is_none_is_refused(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(sample / "sample_source.ply"), str(sample / "sample_target.ply")]
+    assert_refused(
+        capsys, cli.register_main([*pair, "--bundle", "nothing"]), "`nothing` is neither a file nor a bundle"
+    )
+    assert_refused(capsys, cli.register_main([*pair, "--bundle", pair[0]]), pair[0])
+
+
 def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = shared / "scans" / "ply"
     pair = [folder / "bunny_source.ply", folder / "bunny_target.ply"]
@@ -480,11 +663,11 @@ def test_the_real_bunny(shared: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        (POINTS[:1], "1 usable points"),
-        (POINTS[:2], "2 usable points"),
-        (np.ones((40, 3)), "equal"),
-        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "3 of 40 points have NaN or infinite"),
-        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "2 of 40 points have NaN or infinite"),
+        (POINTS[:1], "bad.ply: source: 1 usable points"),
+        (POINTS[:2], "bad.ply: source: 2 usable points"),
+        (np.ones((40, 3)), "bad.ply: source: all 40 points are equal"),
+        (np.where(np.arange(40)[:, None] < 3, np.nan, POINTS), "bad.ply: source: 3 of 40 points have NaN or infinite"),
+        (np.where(np.arange(40)[:, None] < 2, np.inf, POINTS), "bad.ply: source: 2 of 40 points have NaN or infinite"),
         (POINTS * 1000.0, "millimetres"),
     ],
 )

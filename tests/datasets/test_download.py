@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deepgmr.datasets.suites.download import fetch, unpack
-from deepgmr.errors import InvalidConfig, InvalidFile
+from deepgmr.errors import InvalidConfig, InvalidFile, MissingDependency
 
 BODY = bytes(range(256)) * 4000
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -114,7 +115,7 @@ def test_what_is_there_and_right_is_not_fetched_again(server: Server, tmp_path: 
 def test_a_broken_download_resumes_where_it_broke(server: Server, tmp_path: Path) -> None:
     server.stop_after, server.breaks = 300_000, 2
     assert get(server, tmp_path, sha256=SHA).read_bytes() == BODY
-    assert server.requests == [None, "bytes=300000-", "bytes=600000-"]
+    assert server.requests == [None, "bytes=262144-", "bytes=524288-"]  # whole blocks are kept
 
 
 def test_a_later_call_resumes_too(server: Server, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_servers_that_cannot_resume_start_over(server: Server, tmp_path: Path, c
 
 
 def test_a_wrong_checksum_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match="expected 00"):
+    with pytest.raises(InvalidFile, match="expected sha256:00"):
         get(server, tmp_path, sha256="0" * 64)
     assert names(tmp_path) == []
 
@@ -197,6 +198,26 @@ def test_nobody_there_is_named(tmp_path: Path) -> None:
 def test_bad_requests_are_named(tmp_path: Path, address: str, sha256: str | None) -> None:
     with pytest.raises(InvalidConfig):
         fetch(address, tmp_path, sha256=sha256)
+
+
+def test_a_file_of_unknown_content_is_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "clouds.bin").write_bytes(b"mine")
+    with pytest.raises(InvalidFile, match="nothing says what it should hold"):
+        get(server, tmp_path)
+    assert (tmp_path / "clouds.bin").read_bytes() == b"mine" and server.requests == []
+    assert get(server, tmp_path, sha256=SHA).read_bytes() == BODY
+
+
+def test_without_pooch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'deepgmr\[download\]'"):
+        fetch("https://example.org/x.zip", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidFile, match="could not be written"):
+        get(server, tmp_path / "file")
 
 
 def test_a_broken_lock_file_is_named(server: Server, tmp_path: Path) -> None:

@@ -904,6 +904,8 @@ def test_what_libraries_print_is_seen(capfd: pytest.CaptureFixture[str]) -> None
     [
         ("a.obj", b"mtllib missing.mtl\nusemtl red\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"),
         ("a.stl", b"solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1e300 0 0\nvertex 0 1 0\nendloop\n"),
+        ("a.npy", npy_bytes(POINTS).replace(b"(50, 3)", b"(1or 3)")),
+        ("a.npy", npy_bytes(POINTS).replace(b"(50, 3)", b"(50L, 3)").replace(b" \n", b"\n")),  # as Python 2 wrote it
         ("a.xyz", b"1 2 3 1e200 0 0\n4 5 6 1e200 0 0\n"),
         ("a.ply", SHORT.format(2, "float", "").replace("ascii", "binary_little_endian").encode() + b"\1\0\xa0\x7f" * 6),
     ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from problems_pipeline import oriented_normals
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.networks import OverlapConfig, OverlapNetwork
 from deepgmr.networks.overlap import Attention, _geometry
-from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES, Nodes, estimate_normals, nodes_of
+from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES, Nodes, nodes_of
 
 SMALL = OverlapConfig(width=16, heads=2, blocks=2, nodes=24)
 
@@ -136,7 +137,7 @@ def test_it_learns_which_place_is_which(generator: torch.Generator) -> None:
         points = surface[rows]
         _, index = cKDTree(points.double().numpy()).query(points.double().numpy(), 65)
         neighbours = torch.from_numpy(index[:, 1:])
-        return nodes_of(points, estimate_normals(points, neighbours), neighbours, 0.08, torch.arange(0, 400, 5))
+        return nodes_of(points, oriented_normals(points, neighbours), neighbours, 0.08, torch.arange(0, 400, 5))
 
     source, target = sampled(slice(0, 400)), sampled(slice(400, 800))
     truth = torch.cdist(source.points[0], target.points[0]).argmin(1)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from problems_pipeline import oriented_normals
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from deepgmr.geometry.normals import towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.networks.patches import (
     FEATURES,
     MEMBERS,
     SCALES,
     describe_members,
-    estimate_normals,
     nodes_of,
-    towards_hollow,
 )
 
 
@@ -30,7 +30,7 @@ def cloud(generator: torch.Generator, count: int = 300) -> tuple[Tensor, Tensor]
 
 def test_members_are_described_as_a_loop_would(generator: torch.Generator) -> None:
     points, neighbours = cloud(generator)
-    normals = estimate_normals(points, neighbours)
+    normals = oriented_normals(points, neighbours)
     chosen, spacing = torch.tensor([4, 77]), 0.05
     found = describe_members(points, normals, chosen, neighbours[chosen, :10], spacing)
     x, n = points.double().numpy(), normals.double().numpy()
@@ -58,8 +58,8 @@ def test_no_motion_and_no_unit_changes_the_nodes(generator: torch.Generator) -> 
     chosen = torch.arange(0, 300, 10)
     motion = RigidTransform.random(generator=generator, max_translation=3.0, dtype=torch.float32)
     moved = 1000 * motion.apply(points)
-    before = nodes_of(points, estimate_normals(points, neighbours), neighbours, 0.05, chosen)
-    after = nodes_of(moved, estimate_normals(moved, neighbours), neighbours, 50.0, chosen)
+    before = nodes_of(points, oriented_normals(points, neighbours), neighbours, 0.05, chosen)
+    after = nodes_of(moved, oriented_normals(moved, neighbours), neighbours, 50.0, chosen)
     assert before.patches.shape == (len(SCALES), 1, 30, MEMBERS, FEATURES)
     different = (before.patches - after.patches).abs().amax((0, 1, 3, 4)) > 5e-3
     assert different.float().mean() < 0.1  # the side of a normal is a tie here and there
@@ -70,7 +70,7 @@ def test_no_motion_and_no_unit_changes_the_nodes(generator: torch.Generator) -> 
 def test_a_mirror_image_is_told_apart(generator: torch.Generator) -> None:
     points, neighbours = cloud(generator)
     chosen = torch.arange(50)
-    normals = estimate_normals(points, neighbours)
+    normals = oriented_normals(points, neighbours)
     mirror = torch.tensor([-1.0, 1.0, 1.0])
     here = nodes_of(points, normals, neighbours, 0.05, chosen).patches
     there = nodes_of(points * mirror, normals * mirror, neighbours, 0.05, chosen).patches
@@ -90,7 +90,7 @@ def test_tiny_clouds_repeat_their_neighbours() -> None:
 
 def test_normals_are_the_planes_of_least_squares_and_look_at_the_hollow_side(generator: torch.Generator) -> None:
     points, neighbours = cloud(generator)
-    normals = estimate_normals(points, neighbours)
+    normals = oriented_normals(points, neighbours)
     for i in (0, 100, 299):
         patch = points[torch.cat([torch.tensor([i]), neighbours[i, :15]])].double().numpy()
         expected = np.linalg.svd(patch - patch.mean(0))[2][2]

@@ -6,27 +6,19 @@ import itertools
 import re
 
 import numpy as np
-import problems
 import pytest
 import torch
 import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput, InvalidTransform
-from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.clouds import (
-    SURFACE_SAMPLES,
-    Frame,
-    as_points,
-    check_units,
-    coarse_step,
-    size_note,
-    size_ratio,
-    without_far,
-)
+from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput
+from deepgmr.pipeline.clouds import SURFACE_SAMPLES, as_points, check_units, coarse_step, size_note
+from deepgmr.pipeline.scan import Pair, Scan
+from deepgmr.pipeline.settings import JudgeSettings
 
 GOOD = np.random.default_rng(0).normal(size=(20, 3))
+JUDGE = JudgeSettings()
 
 
 def with_bad(count: int, value: float = np.nan) -> np.ndarray:
@@ -176,87 +168,6 @@ def test_the_minimum_is_the_callers() -> None:
         as_points(GOOD, minimum=21)
 
 
-# -- the frame -------------------------------------------------------------------------------------------------
-
-
-def survey(size: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two clouds in survey coordinates, millimetre detail at 5e6 m, and the motion between them."""
-    rng = np.random.default_rng(2)
-    detail = np.round(rng.uniform(-size, size, size=(5000, 3)), 3)
-    source = detail + np.array([432_101.0, 5_411_007.0, 312.0])
-    matrix = np.eye(4)
-    matrix[:3, :3] = problems.rotations((), rng)
-    matrix[:3, 3] = [437_000.5, 5_002_000.25, -77.0] - matrix[:3, :3] @ source.mean(axis=0)
-    return source, source @ matrix[:3, :3].T + matrix[:3, 3], matrix
-
-
-def test_large_coordinates_go_in_and_out_exactly() -> None:
-    source, target, matrix = survey()
-    frame = Frame.of(source, target)
-    undone = frame.undo(frame.enter(matrix))
-    np.testing.assert_allclose(undone, matrix, rtol=1e-9, atol=1e-12)
-    moved = source @ undone[:3, :3].T + undone[:3, 3]
-    assert np.abs(moved - target).max() < 1e-7
-    # In the frame the same motion takes the one cloud onto the other, at a size of about one.
-    inside = frame.enter(matrix).apply(frame.source(source, dtype=torch.float64))
-    assert (inside - frame.target(target, dtype=torch.float64)).abs().max() < 1e-9
-    assert 0.3 < inside.abs().max() < 1.5
-
-
-def test_float32_in_the_frame_keeps_a_tenth_of_a_millimetre() -> None:
-    source, target, matrix = survey()
-    frame = Frame.of(source, target)
-    assert frame.source(source).dtype == torch.float32
-    rounded = frame.enter(matrix).to(torch.float32)
-    answer = frame.undo(rounded)
-    assert answer.dtype == np.float64
-    assert np.abs(source @ answer[:3, :3].T + answer[:3, 3] - target).max() < 1e-4
-    # Without the frame float32 cannot hold the coordinates at all.
-    assert np.abs(source.astype(np.float32) - source).max() > 0.1
-
-
-@given(st.integers(0, 2**20), st.floats(-6, 6), st.sampled_from([0.0, 1.0, 1e6]), st.sampled_from([(), (3,), (2, 2)]))
-def test_enter_and_undo_are_inverse(seed: int, exponent: float, offset: float, batch: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(seed)
-    size = 10**exponent
-    source, target = (size * (rng.normal(size=(30, 3)) + offset * rng.normal(size=3)) for _ in range(2))
-    frame = Frame.of(source, target)
-    motion = RigidTransform.random(
-        batch, generator=torch.Generator().manual_seed(seed), max_translation=1.0, dtype=torch.float64
-    )
-    outside = frame.undo(motion)
-    assert outside.shape == (*batch, 4, 4)
-    torch.testing.assert_close(frame.enter(outside).matrix, motion.matrix, rtol=0, atol=1e-9 + 1e-15 * offset * 1e2)
-    # Undoing means: enter a point, move it there, come back.
-    inside = motion.apply(frame.source(source, dtype=torch.float64)).numpy() * frame.scale + frame.target_centre
-    moved = source @ np.swapaxes(outside[..., :3, :3], -1, -2) + outside[..., None, :3, 3]
-    np.testing.assert_allclose(moved, inside, rtol=0, atol=1e-13 * size * (1 + 10 * offset))
-
-
-def test_the_frame_centres_and_scales() -> None:
-    frame = Frame.of(GOOD * 2 + 7, GOOD - 3)
-    inside = frame.source(GOOD * 2 + 7, dtype=torch.float64)
-    assert inside.mean(0).abs().max() < 1e-15
-    assert inside.square().sum(-1).mean().sqrt() == pytest.approx(0.5)  # the larger cloud: radius 1/2
-    other = frame.target(GOOD - 3, dtype=torch.float64)
-    assert other.mean(0).abs().max() < 1e-15
-    assert other.square().sum(-1).mean().sqrt() == pytest.approx(0.25)  # the same scale for both
-
-
-def test_a_million_survey_points_have_the_right_centre() -> None:
-    detail = np.random.default_rng(3).uniform(-1, 1, size=(1_000_000, 3))
-    centre = Frame.of(detail + 5e6, detail + 5e6).source_centre
-    assert np.abs(centre - 5e6 - detail.mean(axis=0)).max() < 2e-9
-
-
-def test_enter_refuses_what_is_not_rigid() -> None:
-    frame = Frame.of(GOOD, GOOD)
-    with pytest.raises(InvalidTransform, match="not a rotation"):
-        frame.enter(np.diag([2.0, 2.0, 2.0, 1.0]))
-    with pytest.raises(InvalidTransform, match="NaN or infinite"):
-        frame.enter(np.full((4, 4), np.nan))
-
-
 # -- rounding --------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +197,10 @@ def test_coordinates_that_float32_rounds_coarsely_are_told(points: np.ndarray, s
 # -- units -----------------------------------------------------------------------------------------------------
 
 
+def size_ratio(source: np.ndarray, target: np.ndarray) -> float:
+    return Pair(Scan.of(source), Scan.of(target)).size_ratio
+
+
 def test_size_ratio_is_robust_and_does_not_care_where() -> None:
     assert size_ratio(GOOD * 3 + 1e3, GOOD - 5) == pytest.approx(3, rel=1e-9)
     stray = np.concatenate([GOOD, [[1e6, 0, 0]]])
@@ -296,7 +211,7 @@ def test_size_ratio_is_robust_and_does_not_care_where() -> None:
 
 @pytest.mark.parametrize("factor", [0.02, 1.0, 50.0])
 def test_units_that_may_agree(factor: float) -> None:
-    check_units(size_ratio(GOOD * factor, GOOD))
+    check_units(size_ratio(GOOD * factor, GOOD), JUDGE)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +224,7 @@ def test_units_that_may_agree(factor: float) -> None:
 )
 def test_units_that_cannot(factors: tuple[float, float], words: str) -> None:
     with pytest.raises(InvalidCloud, match=words):
-        check_units(size_ratio(GOOD * factors[0], GOOD * factors[1] + 3))
+        check_units(size_ratio(GOOD * factors[0], GOOD * factors[1] + 3), JUDGE)
 
 
 @pytest.mark.parametrize(
@@ -324,14 +239,14 @@ def test_units_that_cannot(factors: tuple[float, float], words: str) -> None:
 )
 def test_the_likely_units_are_named(factor: float, words: str) -> None:
     for ratio, larger in ((factor, "source"), (1 / factor, "target")):
-        note = size_note(ratio, doubtful=False)
+        note = size_note(ratio, JUDGE, doubtful=False)
         assert note is not None and note.startswith(f"the {larger} is about {factor:.3g} times")
         assert re.search(words, note)
 
 
 def test_sizes_of_two_views_are_not_worth_a_word() -> None:
-    assert size_note(2.5, doubtful=True) is None and size_note(0.2, doubtful=False) is None
-    assert size_note(0.2, doubtful=True) is not None
+    assert size_note(2.5, JUDGE, doubtful=True) is None and size_note(0.2, JUDGE, doubtful=False) is None
+    assert size_note(0.2, JUDGE, doubtful=True) is not None
 
 
 # -- far outside ---------------------------------------------------------------------------------------------------
@@ -343,9 +258,9 @@ def test_points_far_outside_are_told_from_the_rest(seed: int, far: int, times: f
     cloud = rng.uniform(-1, 1, size=(500, 3))
     outside = times * rng.normal(size=(far, 3))
     outside = outside[np.linalg.norm(outside, axis=1) > times / 2]
-    kept, count = without_far(np.concatenate([cloud, outside]))
-    assert count == len(outside)
-    np.testing.assert_array_equal(kept, cloud)
+    spoilt, clean = Scan.of(np.concatenate([cloud, outside])), Scan.of(cloud)
+    assert spoilt.far == len(outside)
+    assert spoilt.level(None, 1.0).points.tobytes() == clean.level(None, 1.0).points.tobytes()
 
 
 def test_a_thin_end_of_a_cloud_is_not_far() -> None:
@@ -354,9 +269,9 @@ def test_a_thin_end_of_a_cloud_is_not_far() -> None:
     reach = 2.0 * 100 ** rng.uniform(size=20_000)  # equally many between 2 and 20 m as between 20 and 200 m
     direction = rng.normal(size=(20_000, 3))
     cloud = reach[:, None] * direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    assert without_far(cloud)[1] == 0
+    assert Scan.of(cloud).far == 0
     mostly_one_place = np.concatenate([np.zeros((5000, 3)), GOOD])
-    assert without_far(mostly_one_place)[1] == 0
+    assert Scan.of(mostly_one_place).far == 0
 
 
 def test_names_of_errors_make_one_tree() -> None:

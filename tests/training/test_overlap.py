@@ -93,7 +93,10 @@ def test_labels_agree_with_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
         x, y = pairs.source[i].double().numpy(), pairs.target[i].double().numpy()
         spacing = max(np.median(cKDTree(c).query(c, 2)[0][:, 1]) for c in (x, y))
-        nodes, others = (n.points[i].double().numpy() * spacing for n in (batch.source, batch.target))
+        nodes, others = (
+            node.points[i].double().numpy() * spacing + cloud.mean(0)  # of the clouds, in their own frames
+            for node, cloud in ((batch.source, x), (batch.target, y))
+        )
         assert cKDTree(x).query(nodes)[0].max() < 1e-3 * spacing  # nodes are components
         moved = motion[i].apply(torch.from_numpy(nodes).float()).double().numpy()
         np.testing.assert_array_equal(batch.source_overlap[i], cKDTree(y).query(moved)[0] < 2 * spacing)

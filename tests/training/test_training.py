@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.datasets.pairs.protocols import make_pairs
-from deepgmr.errors import InvalidConfig
+from deepgmr.errors import InvalidConfig, InvalidFile
 from deepgmr.io import checkpoint
 from deepgmr.networks import NetworkConfig
 from deepgmr.training import (
@@ -149,6 +149,16 @@ def test_training_does_not_touch_the_global_random_state(tmp_path: Path) -> None
     before = torch.random.get_rng_state()
     train(TINY, out=tmp_path, task=_task())
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device to write to")
+def test_a_disk_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidFile, match=r"file/out: could not be written \(Not a directory\)"):
+        train(TINY, out=tmp_path / "file" / "out", task=_task())
+    (tmp_path / "history.jsonl").symlink_to("/dev/full")
+    with pytest.raises(InvalidFile, match=r"history.jsonl: could not be written \(No space left on device\)"):
+        train(TINY, out=tmp_path, task=_task())
 
 
 def test_a_time_limit_stops_early_and_resuming_ends_where_one_go_would(tmp_path: Path) -> None:

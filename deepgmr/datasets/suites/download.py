@@ -1,14 +1,14 @@
 """Fetch the official archives: resumable, checked, and whole or not at all.
 
-A download grows in `NAME.part`; if it breaks off, the next try asks the server for the rest (HTTP range) and only
-if the file there is still the same one. What was fetched is compared with the SHA-256 it should have: one that is
-given, or the one recorded in the lock file by the first download of that address. We know of no checksums published
-by the authors of these archives, so the first download is trusted and the lock file makes every later one agree.
+pooch fetches and checks; what it cannot do is go on where a download broke off, so it is given a downloader that can.
+A download grows in `NAME.part`, and the next try asks the server for the rest (HTTP range), if the file there is still
+the same one. What was fetched must have the SHA-256 that is given, or the one recorded in the lock file by the first
+download of that address. We know of no checksums published by the authors of these archives, so the first download is
+trusted and the lock file makes every later one agree.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,18 +16,19 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
 
-from deepgmr.errors import InvalidConfig, InvalidFile
-from deepgmr.io.disk import replacing
+from deepgmr.errors import InvalidConfig, InvalidFile, MissingDependency
+from deepgmr.io.disk import reason, replacing, writing
+
+if TYPE_CHECKING:
+    import requests
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if the server says
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # bytes; those of the last block are lost when a connection breaks
 _TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -61,38 +62,48 @@ def fetch(
 
     A file that is already there and has the expected checksum is not fetched again. The checksum and size of a
     first download are written to `downloads.lock.json` in the folder. Raises `InvalidFile` when the server does not
-    deliver (what was fetched stays, for the next call to resume) or when the checksum differs (it is removed).
+    deliver (what was fetched stays, for the next call to resume), when the checksum differs (it is removed), or for a
+    file of that name without a known checksum; `MissingDependency` without pooch.
     """
+    try:
+        import pooch
+    except ImportError as error:
+        raise MissingDependency("downloads need pooch: pip install 'deepgmr[download]'") from error
+    pooch.get_logger().setLevel("WARNING")
     if urlsplit(url).scheme not in ("http", "https"):
         raise InvalidConfig(f"cannot download {url}: give an http or https address")
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise InvalidConfig(f"`{sha256}` is not a SHA-256: 64 hexadecimal digits")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if not name or name in (".", ".."):
         raise InvalidConfig(f"cannot tell the name of the file from {url}")
     path, lock = folder / name, folder / "downloads.lock.json"
     known = _locked(lock)
-    recorded = known.get(url, {}).get("sha256")
-    expected = str(sha256 or recorded).lower() if sha256 or recorded else None
-    if path.is_file() and expected is not None and digest(path) == expected:
-        return path
-    part = _download(url, path.with_name(f"{name}.part"), attempts, wait, progress)
-    found = digest(part)
-    if expected is not None and found != expected:
-        part.unlink()
-        _memory(part).unlink(missing_ok=True)
+    expected = sha256 or known.get(url, {}).get("sha256")
+    if expected is None and path.exists():
         raise InvalidFile(
-            f"{url} has SHA-256 {found}, expected {expected}; the download was removed. Try again; if it stays so, "
-            f"the file on the server has changed and {lock.name} (or --sha256) no longer describes it"
+            f"{path} is already there, and nothing says what it should hold; move it away or give its SHA-256"
         )
-    size = part.stat().st_size
-    part.replace(path)
-    _memory(part).unlink(missing_ok=True)
-    known[url] = {"file": name, "sha256": found, "bytes": size}
-    with replacing(lock) as stream:
-        stream.write(json.dumps(known, indent=2, sort_keys=True).encode() + b"\n")
+
+    def download(url: str, place: str, _: object) -> None:
+        _download(url, path.with_name(f"{name}.part"), attempts, wait, progress).replace(place)
+
+    digest = expected and f"sha256:{expected}".lower()
+    try:
+        with writing(path):
+            pooch.retrieve(url, digest, fname=name, path=folder, downloader=download)
+    except ValueError as error:
+        if isinstance(error, InvalidFile):
+            raise
+        raise InvalidFile(
+            f"{url}: {error} Try again; if it stays so, the file on the server has changed and {lock.name} "
+            "(or --sha256) no longer describes it"
+        ) from error
+    if url not in known or known[url]["sha256"] != expected:
+        known[url] = {"file": name, "sha256": pooch.file_hash(str(path)), "bytes": path.stat().st_size}
+        with replacing(lock) as stream:
+            stream.write(json.dumps(known, indent=2, sort_keys=True).encode() + b"\n")
     return path
 
 
@@ -123,72 +134,54 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
         raise InvalidFile(f"{archive} cannot be unpacked ({error}); delete it and download it again") from error
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: object) -> str:
-    total = hashlib.sha256()
-    while block := file.read(_BLOCK):  # type: ignore[attr-defined]
-        total.update(block)
-    return total.hexdigest()
-
-
 # -- one download ----------------------------------------------------------------------------------------------
 
 
 def _download(url: str, part: Path, attempts: int, wait: float, progress: Progress | None) -> Path:
     """Fetch into `part`, resuming what is there; up to so many attempts that bring nothing new."""
+    from requests import RequestException
+
     failures = 0
     while True:
-        before = part.stat().st_size if part.is_file() else 0
+        before = _size(part)
         try:
             _attempt(url, part, progress)
+            _memory(part).unlink(missing_ok=True)
             return part
-        except HTTPError as error:
-            error.close()
-            if error.code < 500 and error.code not in (408, 429):
-                raise InvalidFile(f"{url}: the server answers {error.code} {error.reason}") from error
-            problem: Exception = error
-        except (URLError, HTTPException, OSError) as error:
+        except (RequestException, OSError) as error:
+            response: requests.Response | None = getattr(error, "response", None)
+            if response is not None and response.status_code < 500 and response.status_code not in (408, 416, 429):
+                raise InvalidFile(f"{url}: the server answers {response.status_code} {response.reason}") from error
             problem = error
-        grown = part.is_file() and part.stat().st_size > before
-        failures = 0 if grown else failures + 1
+        failures = 0 if _size(part) > before else failures + 1
         if failures >= attempts:
-            kept = part.stat().st_size if part.is_file() else 0
-            raise InvalidFile(f"{url} broke off after {kept} bytes ({problem}); call again to resume") from problem
+            raise InvalidFile(
+                f"{url} broke off after {_size(part)} bytes ({reason(problem)}); call again to resume"
+            ) from problem
         time.sleep(wait * 2 ** max(failures - 1, 0))
 
 
 def _attempt(url: str, part: Path, progress: Progress | None) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    validator = _memory(part).read_text() if have and _memory(part).is_file() else ""
-    if not validator:
-        have = 0  # without a word on which file this is the beginning of, it cannot be continued
+    import requests
+
+    # Without a word on which file this is the beginning of, it cannot be continued.
+    validator = _memory(part).read_text() if part.is_file() and _memory(part).is_file() else ""
+    have = _size(part) if validator else 0
     headers = {"User-Agent": "deepgmr", "Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
-    except HTTPError as error:
-        if error.code != 416:
-            raise
-        error.close()
-        total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-        if total.isdigit() and int(total) == have:
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        sent = response.headers.get("Content-Range") or ""
+        if response.status_code == 416 and sent.rpartition("/")[2] == str(have):
             return  # it was complete
-        part.unlink()
-        raise URLError("the server has a shorter file now; starting over") from error
-    with response:
-        resumed = response.status == 206
-        if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+        resumed = response.status_code == 206
+        if response.status_code == 416 or (resumed and not sent.startswith(f"bytes {have}-")):
             part.unlink()
-            raise URLError("the server sent another range than was asked for; starting over")
+            raise requests.RequestException("the server has another file or range now; starting over")
+        response.raise_for_status()
         have = have if resumed else 0
         length = response.headers.get("Content-Length")
-        total_bytes = have + int(length) if length is not None else None
+        total = have + int(length) if length is not None else None
         if not resumed:
             # A weak ETag does not promise the same bytes; a date is the next best.
             tag = response.headers.get("ETag") or ""
@@ -196,13 +189,15 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> None:
                 tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified") or ""
             )
         with part.open("ab" if resumed else "wb") as file:
-            while block := response.read(_BLOCK):
+            for block in response.iter_content(_BLOCK):
                 file.write(block)
                 have += len(block)
                 if progress is not None:
-                    progress(have, total_bytes)
-    if total_bytes is not None and have < total_bytes:
-        raise URLError(f"the connection closed at {have} of {total_bytes} bytes")
+                    progress(have, total)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
 
 
 def _memory(part: Path) -> Path:

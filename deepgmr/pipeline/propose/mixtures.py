@@ -12,5 +12,4 @@ from deepgmr.pipeline.scan import Level
 @torch.inference_mode()
 def mixture_motion(network: DeepGMR, source: Level, target: Level) -> RigidTransform:
     """The motion (1,) of Yuan et al. (ECCV 2020): right for two samplings of one whole shape."""
-    found = network(source.means[None], target.means[None]).target_from_source
-    return RigidTransform(found.rotation.double(), found.translation.double())
+    return RigidTransform.from_matrix(network(source.means[None], target.means[None]).target_from_source.double())
