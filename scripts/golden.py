@@ -5,6 +5,7 @@ python scripts/golden.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from golden_answers import FILE, answers
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     FILE.write_text(json.dumps(answers(), indent=1) + "\n")
     print(f"wrote {FILE}")
 

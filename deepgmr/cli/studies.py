@@ -26,7 +26,9 @@ def options(doc: str | None, study: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="OUT", default=place, help=f"every number [default: {place}]")
     parser.add_argument("--from", type=Path, nargs="+", dest="read", metavar="JSON", help="show again, measure nothing")
     parser.add_argument("--picture", type=Path, metavar="OUT", help="draw it too, where there is a picture (.svg, ...)")
-    parser.add_argument("--threads", type=int, default=1, help="processors the whole run may use [default: 1]")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="processors the whole run may use [default: %(default)s]"
+    )
     return parser
 
 
