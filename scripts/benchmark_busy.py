@@ -1,6 +1,6 @@
 """How much longer a registration takes beside busy processes, with stray points far away, and with other units.
 
-    python scripts/benchmark_busy.py --pairs 40 --threads 2
+    python scripts/benchmark_busy.py --pairs 40
 
 Nothing else should run meanwhile.
 """
@@ -8,6 +8,7 @@ Nothing else should run meanwhile.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -29,6 +30,7 @@ def measured(given: argparse.Namespace, watch: Any) -> dict[str, Any]:
 
 def main() -> int:
     parser = options(__doc__, "busy")
+    parser.set_defaults(threads=os.cpu_count())  # what is busy shares them
     parser.add_argument("--pairs", type=int, default=40, help="on a busy machine [default: 40]")
     parser.add_argument("--loops", type=int, nargs="*", default=[1, 2], help="busy loops beside a call")
     parser.add_argument("--processes", type=int, default=2, help="processes that register at the same time")

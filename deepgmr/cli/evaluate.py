@@ -15,11 +15,16 @@ from deepgmr.cli.terminal import answering, progress_bar, put
 def command(
     suites: Annotated[
         list[str],
-        typer.Argument(metavar="SUITE...", help="Fixed-pair HDF5 files, or folders of scans; #unseen selects."),
+        typer.Argument(
+            metavar="SUITE...",
+            help="Fixed-pair .h5 files, folders of scans, or 3DMatch; #unseen, #3DLoMatch, ... select.",
+        ),
     ],
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", metavar="NAME", help="May be given several times. [default: register]"),
+        typer.Option(
+            "--method", metavar="NAME", help="Repeatable: register:fast, ransac, a bundle, ... [default: register]"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write every number of every pair.")

@@ -26,13 +26,18 @@ def options(doc: str | None, study: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="OUT", default=place, help=f"every number [default: {place}]")
     parser.add_argument("--from", type=Path, nargs="+", dest="read", metavar="JSON", help="show again, measure nothing")
     parser.add_argument("--picture", type=Path, metavar="OUT", help="draw it too, where there is a picture (.svg, ...)")
-    parser.add_argument("--threads", type=int, default=1, help="processors the whole run may use [default: 1]")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="processors the whole run may use [default: %(default)s]"
+    )
     return parser
 
 
 def run(parser: argparse.ArgumentParser, measure: Measure, arguments: list[str] | None = None) -> int:
     """Measure, or read again; write the JSON, print the page, draw the picture. Returns the exit code."""
     given = parser.parse_args(arguments)
+    for name in ("suites", "files"):
+        if getattr(given, name, None) == [] and not given.read:
+            parser.error(f"give {name} to measure, or --from to show again what was measured")
     limit_threads(given.threads)
     import torch
 
@@ -63,6 +68,12 @@ def run(parser: argparse.ArgumentParser, measure: Measure, arguments: list[str] 
     except DeepGMRError as error:
         print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"{Path(sys.argv[0]).name}: interrupted; {given.json} holds what was kept so far, if anything",
+            file=sys.stderr,
+        )
+        return 130
     return 0
 
 

@@ -65,7 +65,7 @@ def evaluate(
         for label, method in callables.items():
             if isinstance(method, Sizes):
                 found = [_run(suite, size, one, advance) for size, one in method.items()]
-                best, note = best_size(label, found, suite.groups)
+                best, note = _best_size(label, found, suite.groups)
                 outcomes.append(best)
                 notes.append(note)
             else:
@@ -91,7 +91,7 @@ def evaluate(
     return tables
 
 
-def best_size(label: str, found: Sequence[Outcome], groups: Sequence[str]) -> tuple[Outcome, str]:
+def _best_size(label: str, found: Sequence[Outcome], groups: Sequence[str]) -> tuple[Outcome, str]:
     """One outcome of those of several sizes: for each group of pairs the size with the most successes; and a line that
     says which."""
     chosen, names = np.zeros(len(groups), dtype=int), np.array(groups)

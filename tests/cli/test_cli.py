@@ -428,7 +428,7 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
     code = (
         "import sys; from deepgmr import cli\n"
         "codes = [cli.register_main(['--help']), cli.register_main(['no.ply', 'no.ply']), cli.main(['--version'])]\n"
-        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'plotly', 'small_gicp'} & set(sys.modules)\n"
+        "slow = {'torch', 'scipy', 'trimesh', 'open3d', 'h5py', 'rich', 'small_gicp'} & set(sys.modules)\n"
         "sys.exit(f'{codes} {slow}' if slow or codes != [0, 2, 0] else 0)\n"
     )
     done = _python(code, capture_output=True)
