@@ -24,7 +24,7 @@ from deepgmr.errors import DeepGMRError
 from deepgmr.files import CloudFile, read_cloud, read_transform, write_cloud, write_transform
 
 SLOW = 20.0  # seconds for a file of a few kilobytes: something follows a promise in a header
-NUMBERS = ("0", "-1", "1", "3", "65536", "2147483647", "2147483648", "4294967295", "1000000000", "1000000000000")
+NUMBERS: tuple[str, ...] = ("0", "-1", "1", "3", "65536", "2147483647", "2147483648", "4294967295", "1000000000", "1000000000000")
 NUMBERS += ("9223372036854775808", "9" * 30, "9" * 5000, "nan", "-inf", "1e400", "1e200", "0.5", "two", "")
 WHOLE = (0, 1, 255, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 SEEN_BY_DEFAULT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # all but these
@@ -281,6 +281,10 @@ def _change_word(data: bytearray, generator: np.random.Generator) -> None:
 # -- what is printed ---------------------------------------------------------------------------------------------
 
 
+def _shown(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    sys.stderr.write(f"{category.__name__}: {message}\n")
+
+
 @contextmanager
 def watched() -> Iterator[Callable[[], bytes]]:
     """Within, the function that is given tells what was printed since it was last asked, by anything in the process.
@@ -297,7 +301,7 @@ def watched() -> Iterator[Callable[[], bytes]]:
         warnings.simplefilter("always")
         for category in SEEN_BY_DEFAULT:
             warnings.simplefilter("ignore", category)
-        warnings.showwarning = lambda message, kind, *_: sys.stderr.write(f"{kind.__name__}: {message}\n")  # type: ignore[misc]
+        warnings.showwarning = _shown
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         sys.stdout = sys.stderr = io.TextIOWrapper(os.fdopen(os.dup(sink.fileno()), "wb", 0), write_through=True)
