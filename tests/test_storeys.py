@@ -281,3 +281,35 @@ def test_imports_are_seen_wherever_they_stand() -> None:
     )
     found = list(imported(ast.parse(source), "metrics", False))
     assert found == ["mixture.solver", "divergence", "metrics", "io", "errors"]
+
+
+# -- what is private stays private -----------------------------------------------------------------------------
+
+
+def set_private(source: str) -> list[str]:
+    """The private names of the package that a test or a script sets: by monkeypatch, setattr or assignment."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+            "setattr",
+            "setitem",
+        ):
+            texts = [ast.unparse(argument) for argument in node.args[:2]]
+            words = ".".join(text.strip("'\"") for text in texts).split(".")
+            found += [
+                f"line {node.lineno}: {'.'.join(words)}" for word in words if word[:1] == "_" and word[:2] != "__"
+            ]
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]), ids=lambda p: p.name
+)
+def test_nobody_sets_a_private_name(path: Path) -> None:
+    assert not set_private(path.read_text(encoding="utf-8")), "a seam that a test cuts open is a missing parameter"
+
+
+def test_a_private_name_that_is_set_is_seen() -> None:
+    assert set_private("monkeypatch.setattr(pool, '_CHUNK', 3)") and set_private("setattr(x._y, 'z', 1)")
+    assert set_private("monkeypatch.setattr('deepgmr.a._b', 3)")
+    assert not set_private("monkeypatch.setattr(pool, 'CHUNK', 3)") and not set_private("x.__class__")

@@ -18,7 +18,7 @@ from deepgmr.divergence._kernels.checks import values_visible
 from deepgmr.divergence.gaussian import safe_sqrt
 from deepgmr.errors import InvalidCloud, InvalidInput
 
-_CHUNK = 1 << 22  # distances held at once
+CHUNK = 1 << 22  # distances held at once
 _MEDIAN_POINTS = 1000  # of each sample, for the bandwidth heuristic
 
 
@@ -127,7 +127,7 @@ def sliced_wasserstein(
         gap = (sorted_x.index_select(-2, index_x) - sorted_y.index_select(-2, index_y)).abs()
         return ((gap if order == 1 else gap * gap) * widths.unsqueeze(-1)).sum((-2, -1))
 
-    size = max(1, _CHUNK // (max(1, math.prod(shape)) * (n + m)))
+    size = max(1, CHUNK // (max(1, math.prod(shape)) * (n + m)))
     total: Tensor | float = 0.0
     for part in directions.split(size, dim=1):
         total = total + _maybe_checkpoint(transport, x, y, part)
@@ -160,7 +160,7 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _chunks(a: Tensor, b: Tensor) -> Iterator[Tensor]:
     batch = max(1, math.prod(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])))
-    yield from a.split(max(1, _CHUNK // (batch * b.shape[-2])), dim=-2)
+    yield from a.split(max(1, CHUNK // (batch * b.shape[-2])), dim=-2)
 
 
 def _sum_pairs(function: Callable[..., Tensor], a: Tensor, b: Tensor, *rest: Tensor) -> Tensor:

@@ -37,6 +37,9 @@ from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
 
+_OTHER_FRONT_END = (
+    "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
+)
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -195,6 +198,8 @@ class Registrar:
         with search.clock("judgement"):
             poses = search.candidates[order]
             evidence = weigh(poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank)
+            if len(search.terms) == 1:  # nobody looked for a rival: as likely as not there is one
+                evidence = dataclasses.replace(evidence, share=min(evidence.share, 0.5))
             known = evidence.observability if observability is None else observability
             evidence = dataclasses.replace(evidence, observability=known)
             if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
@@ -253,7 +258,11 @@ class Registrar:
                 bundle=self.bundle.id,
             ),
             alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
-            notes=(*([units] if units else []), *_notes(source=pair.source, target=pair.target)),
+            notes=(
+                *([units] if units else []),
+                *_notes(source=pair.source, target=pair.target),
+                *([] if settings.scan == self.bundle.settings.scan else [_OTHER_FRONT_END]),
+            ),
         )
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:

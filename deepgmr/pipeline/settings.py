@@ -6,6 +6,7 @@ in sizes (twice the root-mean-square radius of the larger cloud); angles are rad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,6 +189,13 @@ class Settings:
     polish: PolishSettings = field(default_factory=PolishSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
+    def __post_init__(self) -> None:
+        _check(to_plain(self))
+        if not self.search.looks:
+            raise InvalidConfig("`search.looks` must hold at least one look")
+        if not self.refine.reaches or len(self.refine.reaches) != len(self.refine.least_reaches):
+            raise InvalidConfig("`refine.reaches` and `refine.least_reaches` must hold as many numbers, at least one")
+
     def replace(self, **changes: Any) -> Settings:
         """Other settings: `settings.replace(judge={"trust": 0.5})`, or `**{"judge.trust": 0.5}`, or a whole table.
 
@@ -238,6 +246,27 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
     if name not in PRESETS:
         raise InvalidConfig(f"unknown preset `{name}`; the presets are {', '.join(PRESETS)}")
     return (settings or Settings()).replace(**PRESETS[name])
+
+
+_MAY_BE_ZERO = {
+    *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
+    *("rank.like", "refine.tiny", "refine.iterations", "polish.iterations", "judge.trust", "judge.shape", "judge.tied"),
+    *("judge.free", "judge.nearly_free", "judge.low_overlap", "judge.rivals"),
+}
+
+
+def _check(plain: Mapping[str, Any], room: str = "") -> None:
+    """Raise `InvalidConfig`, naming the first number that is not finite, or is not positive though it must be."""
+    for key, value in plain.items():
+        name = f"{room}{key}"
+        if isinstance(value, Mapping):
+            _check(value, f"{name}.")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            least = ">= 0" if name in _MAY_BE_ZERO else "> 0"
+            if not math.isfinite(number) or number < 0 or (number == 0 and name not in _MAY_BE_ZERO):
+                raise InvalidConfig(f"`{name}` must be a finite number {least}, got {number}")
 
 
 def _names(plain: Mapping[str, Any], room: str = "") -> list[str]:

@@ -27,7 +27,7 @@ _NEAR = 1.5  # node spacings within which two nodes may be the same place
 AGAIN = 40  # steps after which a group of pairs is used a second and last time
 _VALIDATION = 2**40  # a step that training does not reach
 HELD_OUT = 32  # pairs of each kind in a validation ...
-_KEPT = 128  # ... from so many scans
+KEPT = 128  # ... from so many scans
 _SPARSEST = 160  # points of a thinned shape: it gets no more nodes than that
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
@@ -79,7 +79,7 @@ class BatchMaker(Dataset[OverlapBatch]):
             pairs, components = shape_pairs(GROUP, generator), None
         else:
             pool = self._scenes[kind]
-            start = max(len(pool) - _KEPT, 0)  # the last scans of the pool are for validation
+            start = max(len(pool) - KEPT, 0)  # the last scans of the pool are for validation
             low, high = (start, len(pool)) if held_out else (0, max(start, 1))
             pairs = pool.pairs(torch.randint(low, high, (GROUP,), generator=generator))
             components = int(torch.randint(*_COMPONENTS, (), generator=generator))

@@ -16,7 +16,7 @@ from deepgmr.errors import InvalidConfig
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_CHUNK", 3)
+    monkeypatch.setattr(pool, "CHUNK", 3)
 
 
 def test_a_pool_is_filled_once_and_mended_where_it_is_incomplete(small: None, tmp_path: Path) -> None:

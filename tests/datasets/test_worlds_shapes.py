@@ -45,7 +45,7 @@ def test_half_of_the_points_is_a_sample_of_the_same_surface(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points come in random order: which half a point is in says nothing about where it is."""
-    monkeypatch.setattr(shapes, "_DEFORMED", 1.0)
+    monkeypatch.setattr(shapes, "DEFORMED", 1.0)
     points, _ = sample_shapes(20, 2000, generator=generator, families=["union", "table", "torus"])
     for cloud in points.numpy():
         for axis in range(3):
@@ -61,8 +61,8 @@ def sampled(
     assembly: Assembly, points: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points and normals of an assembly of one shape, without deformation, in its own coordinates up to scale."""
-    monkeypatch.setattr(shapes, "_DEFORMED", 0.0)
-    monkeypatch.setattr(shapes, "_HOLLOW", 0.0)
+    monkeypatch.setattr(shapes, "DEFORMED", 0.0)
+    monkeypatch.setattr(shapes, "HOLLOW", 0.0)
     cloud, normals = shapes._sampled(only(assembly), 0, 1, points, Draw(generator))
     return cloud[0], normals[0]
 
@@ -126,11 +126,11 @@ def test_points_inside_another_part_are_removed(generator: torch.Generator, monk
     union.prism(np.zeros(3), np.ones(3), section=SQUARE)
     union.prism(np.array([1.0, 0, 0]), np.array([1.0, 0.5, 0.5]), section=CIRCLE)  # half of it is in the box
     union.loft(sections.ball(), np.zeros(3), np.full(3, 0.5))  # all of it is
-    monkeypatch.setattr(shapes, "_DEFORMED", 0.0)
+    monkeypatch.setattr(shapes, "DEFORMED", 0.0)
     solids = only(union)
     draw = Draw(generator)
     for hollow, clean in ((0.0, True), (1.0, False)):
-        monkeypatch.setattr(shapes, "_HOLLOW", hollow)
+        monkeypatch.setattr(shapes, "HOLLOW", hollow)
         cloud, _ = shapes._sampled(solids, 0, 1, 3000, draw)
         cloud = cloud[0] - cloud[0].min(axis=0)  # the corner of the box is at (-1, -1, -1) whatever is hidden
         cloud = cloud * (2 / cloud[:, 1].max()) - 1
@@ -159,7 +159,7 @@ def test_the_inside_of_a_prism_is_what_its_surface_encloses(section: np.ndarray)
 
 def test_deformations_carry_normals_and_areas(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cofactors against finite differences: push two tangents through and take their cross product."""
-    monkeypatch.setattr(shapes, "_DEFORMED", 1.0)
+    monkeypatch.setattr(shapes, "DEFORMED", 1.0)
     rng = np.random.default_rng(0)
     shapes_count, per = 12, 30
     points = rng.uniform(-1, 1, (shapes_count * per, 3))
@@ -169,7 +169,7 @@ def test_deformations_carry_normals_and_areas(monkeypatch: pytest.MonkeyPatch) -
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     other = np.cross(normals, tangent)
     ends = np.arange(shapes_count + 1) * per
-    deformation = shapes._Deformation(points, ends, Draw(torch.Generator().manual_seed(2)))
+    deformation = shapes.Deformation(points, ends, Draw(torch.Generator().manual_seed(2)))
     assert len(deformation.rows) > 6
 
     def moved(where: np.ndarray) -> np.ndarray:
@@ -193,11 +193,11 @@ def test_deformations_carry_normals_and_areas(monkeypatch: pytest.MonkeyPatch) -
 
 def test_deformed_surfaces_are_still_sampled_by_area(monkeypatch: pytest.MonkeyPatch) -> None:
     """A strongly tapered box: the share of points on its narrow half is that of its area."""
-    monkeypatch.setattr(shapes, "_DEFORMED", 1.0)
+    monkeypatch.setattr(shapes, "DEFORMED", 1.0)
     box = Assembly(1)
     box.prism(np.zeros(3), np.array([0.4, 0.4, 1.0]), section=SQUARE)
 
-    class Taper(shapes._Deformation):
+    class Taper(shapes.Deformation):
         def __init__(self, middles: np.ndarray, ends: np.ndarray, draw: Draw) -> None:
             super().__init__(middles, ends, draw)
             self.rows = np.array([0])
@@ -205,7 +205,7 @@ def test_deformed_surfaces_are_still_sampled_by_area(monkeypatch: pytest.MonkeyP
             self.axis = np.array([0])
             self.centre, self.size = np.zeros((1, 3), np.float32), np.ones(1, np.float32)
 
-    monkeypatch.setattr(shapes, "_Deformation", Taper)
+    monkeypatch.setattr(shapes, "Deformation", Taper)
     points, _ = shapes._sampled(only(box), 0, 1, 20_000, Draw(torch.Generator().manual_seed(0)))
     z = points[0, :, 2]
     along = 2 * (z - z.min()) / np.ptp(z) - 1  # -1 is the wide end

@@ -95,7 +95,7 @@ def test_pairs_by_broadcasting_and_batch_is_loop(name):
 
 def test_pairwise_kl_in_blocks_equals_torch(monkeypatch):
     """Blocks that divide the pairs and blocks that do not, in one and in two batch dimensions."""
-    monkeypatch.setattr("deepgmr.divergence._kernels.pairs._BLOCK", 500)
+    monkeypatch.setattr("deepgmr.divergence._kernels.pairs.BLOCK", 500)
     for batch, j, k in (((5,), 13, 14), ((), 30, 70)):
         rng = np.random.default_rng(0)
         p = tensors([rng.normal(size=(*batch, j, 3)), oracle.random_covariances(rng, (*batch, j), 3)])

@@ -120,7 +120,7 @@ def test_zero_against_itself_and_never_negative(name):
 def test_chunks_change_nothing_forward_or_backward(name, monkeypatch):
     results = []
     for chunk in (1 << 22, 40):
-        monkeypatch.setattr(point_sets, "_CHUNK", chunk)
+        monkeypatch.setattr(point_sets, "CHUNK", chunk)
         x, y = (t.requires_grad_() for t in tensors(clouds(8, 12, 9, batch=(2,))))
         value = ALL[name](x, y)
         value.sum().backward()
@@ -131,7 +131,7 @@ def test_chunks_change_nothing_forward_or_backward(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["mmd", "energy_distance", "chamfer"])
 def test_memory_grows_with_the_samples_not_their_product(name, monkeypatch):
-    monkeypatch.setattr(point_sets, "_CHUNK", 1 << 15)
+    monkeypatch.setattr(point_sets, "CHUNK", 1 << 15)
     rng = np.random.default_rng(9)
     x, y = (torch.as_tensor(rng.normal(size=(1000, 3)), dtype=torch.float32).requires_grad_() for _ in range(2))
     function = functools.partial(mmd, bandwidths=1.0) if name == "mmd" else ALL[name]

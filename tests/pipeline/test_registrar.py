@@ -464,6 +464,12 @@ def test_what_is_said_of_the_answer_is_said_after_the_polish(pair) -> None:
     assert fine.score == fine.evidence.score != coarse.score
 
 
+def test_another_front_end_than_the_bundles_is_noted(pair) -> None:
+    source, target, _, answer = pair
+    other = Registrar.load().replace(**{"scan.for_normals": 12}).register(source, target)
+    assert any("under `scan`" in note for note in other.notes) and not answer.notes
+
+
 def test_an_answer_is_plain_json(pair) -> None:
     content = json.loads(json.dumps(pair[3].to_dict(), allow_nan=False))
     assert content["registered"] is True and content["status"] == "ok"
@@ -478,7 +484,7 @@ def test_the_first_look_alone_is_fast_and_the_paper_has_a_preset(pair) -> None:
     assert fast.stats.looks == 1 and turn_degrees(fast.target_from_source, truth) < 2
     whole = two_samples(5, points=1024)[0]
     paper = Registrar.load(preset="paper").register(whole, move(truth, whole))
-    assert paper.stats.hypotheses == 1
+    assert paper.stats.hypotheses == 1 and paper.confidence <= 0.5  # nobody looked for a rival
     assert turn_degrees(paper.target_from_source, truth) < 1e-3
 
 

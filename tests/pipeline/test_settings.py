@@ -41,6 +41,11 @@ def test_changed_settings_survive_toml_too(trust: float, components: int, grid: 
         ({"judge": {"trusted": 0.5}}, "unknown setting `judge.trusted`; it holds trust"),
         ({"judge.trust": "much"}, "`judge.trust` must be float, got 'much'"),
         ({"scan.fewest": 1.5}, "`scan.fewest` must be int"),
+        ({"scan.most": -5}, "`scan.most` must be a finite number > 0, got -5"),
+        ({"polish.components": 0}, "`polish.components` must be"),
+        ({"scan.inner": float("nan")}, "`scan.inner` must be a finite number"),
+        ({"search.looks": []}, "at least one look"),
+        ({"refine.reaches": [1.0]}, "as many numbers"),
         ({"search.looks": [{"learnt": True}]}, "unknown key .*learnt"),
     ],
 )

@@ -164,8 +164,8 @@ def test_training_runs_resumes_and_loads(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_holds_while_the_scenes_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_CHUNK", 8)
-    monkeypatch.setattr(node_pairs, "_KEPT", 4)
+    monkeypatch.setattr(pool, "CHUNK", 8)
+    monkeypatch.setattr(node_pairs, "KEPT", 4)
     made = []
     scene_pairs = pool.scene_pairs
 
@@ -191,8 +191,8 @@ def test_the_time_limit_holds_while_the_scenes_are_made(tmp_path: Path, monkeypa
 def test_a_little_training_lowers_the_loss_on_shapes_and_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_CHUNK", 16)
-    monkeypatch.setattr(node_pairs, "_KEPT", 8)
+    monkeypatch.setattr(pool, "CHUNK", 16)
+    monkeypatch.setattr(node_pairs, "KEPT", 8)
     config = replace(
         TINY,
         data=OverlapData(shapes=0.6, scenes=16, points=600, workers=0),

@@ -15,7 +15,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io.disk import replacing
 
-_CHUNK = 128  # pairs a file
+CHUNK = 128  # pairs a file
 _FIELDS = ("source", "target", "rotation", "translation", "overlap")
 
 
@@ -31,11 +31,11 @@ class ScenePool:
     chunks: tuple[dict[str, np.ndarray], ...]
 
     def __len__(self) -> int:
-        return _CHUNK * len(self.chunks)
+        return CHUNK * len(self.chunks)
 
     def pairs(self, rows: torch.Tensor) -> PairBatch:
         """The pairs of the rows (B,)."""
-        found = [{key: value[row % _CHUNK] for key, value in self.chunks[row // _CHUNK].items()} for row in rows]
+        found = [{key: value[row % CHUNK] for key, value in self.chunks[row // CHUNK].items()} for row in rows]
         stacked = {key: torch.from_numpy(np.stack([item[key] for item in found])) for key in _FIELDS}
         motion = RigidTransform(stacked["rotation"], stacked["translation"])
         return PairBatch(stacked["source"], stacked["target"], motion, stacked["overlap"])
@@ -60,13 +60,13 @@ def fill_pool(
     if count < 1:
         raise InvalidConfig(f"a pool of {count} pairs is empty; give at least 1")
     folder = Path(folder)
-    files = [folder / f"{kind}-{points}-{seed}-{i:04d}" for i in range(-(-count // _CHUNK))]
+    files = [folder / f"{kind}-{points}-{seed}-{i:04d}" for i in range(-(-count // CHUNK))]
     for index, stem in enumerate(files):
         last = stem.with_name(f"{stem.name}.{_FIELDS[-1]}.npy")
         if not last.exists():
             if stop is not None and stop():
                 raise Stopped
-            pairs = scene_pairs(_CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
+            pairs = scene_pairs(CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
             motion = pairs.target_from_source
             values = (pairs.source, pairs.target, motion.rotation, motion.translation, pairs.overlap)
             folder.mkdir(parents=True, exist_ok=True)

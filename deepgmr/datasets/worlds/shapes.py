@@ -21,8 +21,8 @@ from deepgmr.datasets.worlds.primitives import Family
 from deepgmr.datasets.worlds.sections import Draw, Floats
 from deepgmr.errors import InvalidConfig
 
-_HOLLOW = 0.3  # share of unions that keep the points inside, as many CAD models do
-_DEFORMED = 0.35  # share of shapes that are bent, twisted or tapered as a whole
+HOLLOW = 0.3  # share of unions that keep the points inside, as many CAD models do
+DEFORMED = 0.35  # share of shapes that are bent, twisted or tapered as a whole
 _SPARE = 1.5  # candidates drawn for each point that is returned
 _CHUNK = 64  # shapes sampled at once: what stays in the cache
 
@@ -132,7 +132,7 @@ def _sampled(solids: Solids, first: int, last: int, points: int, draw: Draw) -> 
     area = np.sqrt(np.einsum("ti,ti->t", cross, cross))  # twice
     faces[:, 3] = cross / np.maximum(area, 1e-20)[:, None]
     middles = faces[:, 0] + (faces[:, 1] + faces[:, 2]) / 3
-    deformation = _Deformation(middles, ends, draw)
+    deformation = Deformation(middles, ends, draw)
     growth = deformation.apply(middles, faces[:, 3].copy(), ends)
     shares = np.cumsum(area * growth, dtype=np.float64)
     unit = draw.uniform(0, 1, count, candidates)
@@ -165,7 +165,7 @@ def _hidden(solids: Solids, cloud: Floats, part: NDArray[np.int64], first: int, 
     """Which points (B, M) of the shapes from `first` on lie inside another part of their shape."""
     count = len(cloud)
     hidden = np.zeros(cloud.shape[:2], bool)
-    hollow = draw.chance(_HOLLOW, count)
+    hollow = draw.chance(HOLLOW, count)
     mine = (solids.owner >= first) & (solids.owner < first + count) & solids.solid
     mine[mine] &= ~hollow[solids.owner[mine] - first]
     which = np.flatnonzero(mine)
@@ -193,14 +193,14 @@ def _cross(a: Floats, b: Floats) -> Floats:
     return c
 
 
-class _Deformation:
+class Deformation:
     """A taper, a twist and a bend along some axis for some of the shapes of a chunk."""
 
     def __init__(self, middles: Floats, ends: NDArray[np.int64], draw: Draw) -> None:
         """`middles` (T, 3) of the triangles of all shapes, those of shape i from `ends[i]` to `ends[i + 1]`."""
         count = len(ends) - 1
         amounts = draw.uniform([[-0.5], [-1.5], [-0.45]], [[0.5], [1.5], [0.45]], 3, count)
-        amounts *= draw.chance(0.5, 3, count) & draw.chance(_DEFORMED, count)
+        amounts *= draw.chance(0.5, 3, count) & draw.chance(DEFORMED, count)
         self.rows = np.flatnonzero((amounts != 0).any(axis=0))
         amounts[2] += 1e-3 * (np.abs(amounts[2]) < 1e-3)  # a bend of nothing divides by nothing
         self.amounts = amounts[:, self.rows]

@@ -16,7 +16,7 @@ from deepgmr.divergence._kernels.checks import values_visible
 from deepgmr.divergence._kernels.precision import Gaussians
 from deepgmr.divergence._kernels.triangular import cholesky_planes, solve_planes, vector_planes
 
-_BLOCK = 1 << 16  # pairs worked on at once
+BLOCK = 1 << 16  # pairs worked on at once
 
 
 def kl(p: Gaussians, q: Gaussians) -> Tensor:
@@ -44,7 +44,7 @@ def _in_blocks(kernel: Callable[[Gaussians, Gaussians], Tensor], p: Gaussians, q
     if not _plain(p, q, shape):
         return kernel(p, q)
     out = torch.empty(shape, dtype=p.dtype, device=p.means.device)
-    step = max(1, _BLOCK * shape[0] // math.prod(shape))
+    step = max(1, BLOCK * shape[0] // math.prod(shape))
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         out[start:stop] = kernel(p.block(start, stop, len(shape)), q.block(start, stop, len(shape)))
@@ -97,7 +97,7 @@ def _kl_all_pairs(p: Gaussians, q: Gaussians, shape: torch.Size) -> Tensor:
         terms.append((left_means[..., : i + 1], right, rows([-white])))
     half_p, half_q = rows([p.half_log_det + 0.5 * d]).mT, rows([q.half_log_det])  # (B, J, 1) and (B, 1, K)
     out = torch.empty(len(half_q), j, k, dtype=p.dtype, device=p.means.device)
-    wide, tall = max(1, _BLOCK // (j * k)), min(j, max(1, _BLOCK // k))
+    wide, tall = max(1, BLOCK // (j * k)), min(j, max(1, BLOCK // k))
     buffer = torch.empty(min(wide, len(out)), tall, k, dtype=p.dtype, device=p.means.device)
     for start in range(0, len(out), wide):
         some = slice(start, start + wide)
@@ -120,7 +120,7 @@ def _kl_all_pairs(p: Gaussians, q: Gaussians, shape: torch.Size) -> Tensor:
 
 def _plain(p: Gaussians, q: Gaussians, shape: torch.Size) -> bool:
     """Whether the work is large enough to split and nobody will differentiate or transform it."""
-    if math.prod(shape) <= _BLOCK or len(shape) < 2 or not values_visible():
+    if math.prod(shape) <= BLOCK or len(shape) < 2 or not values_visible():
         return False
     differentiable = any(g.means.requires_grad or g.covariances.requires_grad for g in (p, q))
     return not (torch.is_grad_enabled() and differentiable)
