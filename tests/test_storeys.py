@@ -287,29 +287,27 @@ def test_imports_are_seen_wherever_they_stand() -> None:
 
 
 def set_private(source: str) -> list[str]:
-    """The private names of the package that a test or a script sets: by monkeypatch, setattr or assignment."""
+    """The private names of the package that a test or a script sets, by monkeypatch or setattr."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
-            "setattr",
-            "setitem",
-        ):
-            texts = [ast.unparse(argument) for argument in node.args[:2]]
-            words = ".".join(text.strip("'\"") for text in texts).split(".")
-            found += [
-                f"line {node.lineno}: {'.'.join(words)}" for word in words if word[:1] == "_" and word[:2] != "__"
-            ]
+        verb = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and verb in ("setattr", "setitem", "delattr"):
+            texts = [ast.unparse(argument).strip("'\"") for argument in node.args]
+            path = texts[0] if verb == "setitem" or len(texts) == 2 else ".".join(texts[:2])
+            name = path.rpartition(".")[2]
+            found += [f"line {node.lineno}: {path}"] if name[:1] == "_" and name[:2] != "__" else []
     return found
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]), ids=lambda p: p.name
-)
+HANDS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", HANDS, ids=lambda path: path.name)
 def test_nobody_sets_a_private_name(path: Path) -> None:
     assert not set_private(path.read_text(encoding="utf-8")), "a seam that a test cuts open is a missing parameter"
 
 
 def test_a_private_name_that_is_set_is_seen() -> None:
-    assert set_private("monkeypatch.setattr(pool, '_CHUNK', 3)") and set_private("setattr(x._y, 'z', 1)")
+    assert set_private("monkeypatch.setattr(pool, '_CHUNK', 3)") and set_private("monkeypatch.setitem(x._y, 'z', 1)")
     assert set_private("monkeypatch.setattr('deepgmr.a._b', 3)")
     assert not set_private("monkeypatch.setattr(pool, 'CHUNK', 3)") and not set_private("x.__class__")

@@ -19,7 +19,7 @@ from deepgmr.divergence.mixtures import Interval, _interval, log_affinity_bound
 from deepgmr.errors import InvalidInput
 from deepgmr.mixture import GaussianMixture
 
-_CHUNK = 1 << 22  # numbers a temporary may hold: samples are drawn at once but evaluated in pieces
+CHUNK = 1 << 22  # numbers a temporary may hold: samples are drawn at once but evaluated in pieces
 
 
 class Estimate(NamedTuple):
@@ -210,7 +210,7 @@ def _log_ratio_at(one: Components, other: Components, points: Tensor) -> Tensor:
     """`_log_ratio` in pieces along the points, so that memory stays bounded however many there are."""
     batch = max(1, math.prod(points.shape[:-2]))
     widest = max(one.weights.shape[-1], other.weights.shape[-1])
-    size = max(1, _CHUNK // (batch * widest))
+    size = max(1, CHUNK // (batch * widest))
     return torch.cat([_log_ratio(one, other, piece) for piece in points.split(size, dim=-1)], dim=-1)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
 
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 27}  # entries of a distance matrix held at a time: a cache, a card
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 27}  # entries of a distance matrix held at a time: a cache, a card
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def chunks(points: Tensor, asked: Tensor) -> tuple[int, int]:
 
 
 def _chunk(device: torch.device) -> int:
-    return _CHUNK.get(device.type, _CHUNK["cuda"])
+    return CHUNK.get(device.type, CHUNK["cuda"])
 
 
 def batched(describe: Callable[..., Tensor], points: Tensor, queries: Tensor | None, **settings: object) -> Tensor:

@@ -73,11 +73,19 @@ class Evidence:
     observability: float  # least over largest eigenvalue of the information of the matched points
 
 
-def weigh(poses: RigidTransform, terms: Terms, ranking: Ranking, source: Level, settings: RankSettings) -> Evidence:
+def weigh(
+    poses: RigidTransform,
+    terms: Terms,
+    ranking: Ranking,
+    source: Level,
+    settings: RankSettings,
+    *,
+    observability: float,
+) -> Evidence:
     """What speaks for the first of P different poses, the answer, against the others.
 
     The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
-    by a symmetry, counts for the answer. How well the answer is determined is not known here, and taken to be fair.
+    by a symmetry, counts for the answer. How well the answer is determined, its `observability`, is not known here.
     """
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
@@ -98,7 +106,7 @@ def weigh(poses: RigidTransform, terms: Terms, ranking: Ranking, source: Level, 
         looseness=answer["looseness"],
         relief=answer["relief"],
         accidents=-math.inf,
-        observability=0.1,
+        observability=observability,
     )
 
 

@@ -12,9 +12,6 @@ from deepgmr.pipeline.refine import descend, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
 
-_LEAST = 1e-6  # information, frame units: a standard deviation of a thousand times the size of the clouds
-_FREE = 1e-9  # share of the largest information below which a direction counts as free in the covariance
-
 
 @dataclass(frozen=True, eq=False)
 class Polished:
@@ -24,11 +21,10 @@ class Polished:
     information: np.ndarray  # (6, 6) of (rotation vector, translation), left, target frame; inverse noise included
     observability: float  # least over largest eigenvalue of the information about the centre of the matched points
 
-    @property
-    def covariance(self) -> np.ndarray:
+    def covariance(self, settings: PolishSettings) -> np.ndarray:
         """The inverse (6, 6), finite where a direction is free: there the variance is that of knowing next to nothing."""
         values, vectors = np.linalg.eigh(self.information)
-        return (vectors / np.maximum(values, max(_FREE * values[-1], _LEAST))) @ vectors.T
+        return (vectors / np.maximum(values, max(settings.free * values[-1], settings.least_information))) @ vectors.T
 
 
 def polish(
@@ -60,20 +56,20 @@ def polish(
                 settled=settings.settled,
                 dwarf=refinement.dwarf,
             )
-        matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny)
+        matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
     return _observe(source, target, matrix, radius=narrow, same=same)
 
 
 def _point_to_point(
-    source: Level, target: Level, start: np.ndarray, settings: PolishSettings, *, tiny: int
+    source: Level, target: Level, start: np.ndarray, settings: PolishSettings, *, tiny: int, steps: int
 ) -> tuple[np.ndarray, bool]:
     """Closed-form steps on nearest pairs, kept only if they show the points of the clouds to be the same ones."""
     spacing = target.spacing
     probes = source.points[:: max(1, len(source) // settings.probes)]
     gap = target.tree.nearest(moved(probes, start))[0]
-    if len(source) > tiny and np.quantile(gap, 0.25) > settings.looks_same * spacing:
+    if len(source) > tiny and np.quantile(gap, settings.nearest) > settings.looks_same * spacing:
         return start, False  # other samples lie half a spacing apart
-    matrix = pull(source.points, target.tree, start, spacing)
+    matrix = pull(source.points, target.tree, start, spacing, steps)
     distance, _ = target.tree.within(moved(source.points, matrix), spacing)
     close = np.isfinite(distance)
     same = bool(close.sum() >= 3 and np.sqrt(np.mean(distance[close] ** 2)) < settings.is_same * spacing)

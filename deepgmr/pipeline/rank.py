@@ -17,9 +17,6 @@ from deepgmr.geometry.transform import RigidTransform, rotation_angle, rotation_
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
 
-# What the typical terms are of motions under which nothing meets: squared, in spacings, or one minus a cosine.
-_BY_CHANCE = {"misfit": 0.2, "looseness": 0.2, "bend": 0.2, "relief": 0.03}
-
 
 @dataclass(frozen=True, eq=False)
 class Terms:
@@ -221,7 +218,7 @@ def _side(
     def typical(name: str, value: Tensor, counted: Tensor) -> Tensor:
         """Half the log of the mean of squares, drawn to what chance gives where little is counted."""
         belief = settings.belief * value.shape[-1]
-        total = torch.where(counted, value, 0.0).sum(-1) + belief * _BY_CHANCE[name]
+        total = torch.where(counted, value, 0.0).sum(-1) + belief * settings.by_chance[name]
         return 0.5 * torch.log(total / (counted.sum(-1) + belief))
 
     return {

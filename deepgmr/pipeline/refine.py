@@ -28,7 +28,7 @@ def refine(
     refined = []
     for matrix in motions.matrix.double().numpy():
         if min(len(source), len(target)) <= settings.tiny:
-            refined.append(pull(source.points, target.tree, matrix, settings.reaches[-1] * spacing))
+            refined.append(pull(source.points, target.tree, matrix, settings.reaches[-1] * spacing, settings.pulls))
             continue
         for reach, least in zip(settings.reaches, settings.least_reaches, strict=True):
             matrix = descend(
@@ -81,9 +81,9 @@ def _align(
     return matrix
 
 
-def pull(source: np.ndarray, target: Tree, matrix: np.ndarray, reach: float) -> np.ndarray:
+def pull(source: np.ndarray, target: Tree, matrix: np.ndarray, reach: float, steps: int) -> np.ndarray:
     """Point-to-point ICP (Besl and McKay 1992) of points (N, 3) until it stands still."""
-    for _ in range(20):
+    for _ in range(steps):
         distance, index = target.within(moved(source, matrix), reach)
         close = np.isfinite(distance)
         if close.sum() < 3:

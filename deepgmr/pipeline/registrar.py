@@ -31,7 +31,7 @@ from deepgmr.pipeline.propose.mixtures import mixture_motion
 from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
-from deepgmr.pipeline.settings import LookSettings, Settings, preset
+from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
 from deepgmr.pipeline.trace import Clock, Look, Search, Trace, joined
 from deepgmr.threads import one_thread
 
@@ -161,7 +161,7 @@ class Registrar:
         if look.grid:
             propose = settings.propose
             with clock("rotation grid"):
-                p, q = (coarse(level, propose.mixture) for level in levels)
+                p, q = (coarse(level, propose) for level in levels)
                 motions = grid_motions(
                     p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
                 )
@@ -197,11 +197,12 @@ class Registrar:
         settings, levels, order = search.settings, search.levels, search.order
         with search.clock("judgement"):
             poses = search.candidates[order]
-            evidence = weigh(poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank)
-            if len(search.terms) == 1:  # nobody looked for a rival: as likely as not there is one
-                evidence = dataclasses.replace(evidence, share=min(evidence.share, 0.5))
-            known = evidence.observability if observability is None else observability
-            evidence = dataclasses.replace(evidence, observability=known)
+            known = settings.judge.typical_observability if observability is None else observability
+            evidence = weigh(
+                poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, observability=known
+            )
+            if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
+                evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
             if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
                 chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
                 evidence = dataclasses.replace(evidence, accidents=chance)
@@ -244,7 +245,7 @@ class Registrar:
         return Registration(
             target_from_source=pair.undo(answer.target_from_source),
             confidence=confidence,
-            covariance=_covariance(answer, pair),
+            covariance=_covariance(answer, pair, settings.polish),
             overlap=evidence.source_overlap,
             status=status,
             sentence=status.sentence if units is None or status is Status.OK else units,
@@ -336,7 +337,7 @@ def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, se
     return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
 
 
-def _covariance(answer: Polished, pair: Pair) -> np.ndarray:
+def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.ndarray:
     """From the frame (about the target's centre, unit scale) to the units and origin of the target.
 
     A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
@@ -344,7 +345,7 @@ def _covariance(answer: Polished, pair: Pair) -> np.ndarray:
     change = np.eye(6)
     change[3:, 3:] *= pair.scale
     change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
-    covariance = change @ answer.covariance @ change.T
+    covariance = change @ answer.covariance(settings) @ change.T
     return (covariance + covariance.T) / 2
 
 

@@ -77,7 +77,9 @@ class ProposeSettings:
     matches: int = 600  # most distinctive ones that are kept
     rotations: int = 1152  # of the grid: within 24 degrees of any rotation, half of them within 12
     blur: float = 0.04  # standard deviation added to the components on the grid, sizes: the reach of its spacing
-    mixture: int = 24  # components of the mixtures whose overlap scores the grid
+    mixture: int = 24  # components of the mixtures whose overlap scores the grid ...
+    rounds: int = 2  # ... of EM that fit them ...
+    floor: float = 1e-4  # ... and their least variance, sizes
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class RefineSettings:
     least_reaches: tuple[float, ...] = (0.1, 0.03)  # ... but at least these, sizes
     iterations: int = 8
     settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still
+    pulls: int = 20  # closed-form steps at most
     tiny: int = 10  # components below which there is no surface to fit, and closed-form steps suffice
     dwarf: float = 6.0  # ratio of extents from which the smaller cloud is moved: a tree hates queries far from it
 
@@ -118,7 +121,10 @@ class RankSettings:
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
-    belief: float = 0.01  # share of the components that stands for what is believed where nothing meets
+    belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
+    by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
+        default_factory=lambda: {"misfit": 0.2, "looseness": 0.2, "bend": 0.2, "relief": 0.03}
+    )
     first_look: float = 2.5  # how much wider components are when hypotheses have not been refined
     first_components: int = 128  # of the source, in the first look
     rival_angle: float = 0.17  # answers further apart than 10 degrees are different answers
@@ -150,9 +156,12 @@ class PolishSettings:
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
     iterations: int = 10
     settled: float = 1e-5  # steps (rad, sizes) below which a fit stands still
-    looks_same: float = 0.2  # spacings: a quarter of the gaps is below this where both clouds hold the same points ...
+    looks_same: float = 0.2  # spacings below which ...
+    nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
     probes: int = 200  # points that are asked
+    least_information: float = 1e-6  # sizes: a standard deviation of a thousand times the size of the clouds
+    free: float = 1e-9  # share of the largest information below which a direction counts as free in the covariance
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,8 @@ class JudgeSettings:
     wide: float = 3.0  # nats of margin beyond which more means nothing
     least_overlap: float = 0.05  # keeps a logarithm finite
     least_observability: float = 1e-4
+    typical_observability: float = 0.1  # before it is known
+    unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
     odd_size_sure: float = 6.0  # ... and in any case
     other_units: float = 200.0  # ratio of the sizes that no rigid motion can bridge usefully

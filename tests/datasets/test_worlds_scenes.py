@@ -83,7 +83,7 @@ def test_leaving_out_far_primitives_changes_nothing(layout, monkeypatch: pytest.
     quick = scene.cast(origin, rays)
     parts, count = len(scene.kind), len(rays)
     everything = np.repeat(np.arange(parts), count), np.tile(np.arange(count), parts)
-    monkeypatch.setattr(Scene, "_candidates", lambda self, origin, directions: everything)
+    monkeypatch.setattr(Scene, "candidates", lambda self, origin, directions: everything)
     slow = scene.cast(origin, rays)
     assert all(np.array_equal(a, b) for a, b in zip(quick, slow, strict=True))
     assert (quick[2] >= 0).any()

@@ -61,7 +61,7 @@ def test_both_neighbour_searches_find_what_sorting_finds(generator: torch.Genera
 def test_neighbour_search_in_chunks_is_the_same(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.rand(2, 40, 3, generator=generator)
     whole = neighbours._search_matrices(points, points, 5).indices
-    monkeypatch.setitem(neighbours._CHUNK, "cpu", 100)
+    monkeypatch.setitem(neighbours.CHUNK, "cpu", 100)
     assert (neighbours._search_matrices(points, points, 5).indices == whole).all()
 
 

@@ -182,7 +182,7 @@ def test_moments_in_chunks_are_the_same(generator: torch.Generator, monkeypatch:
     clouds = _clouds(generator, batch=3)
     whole = local_moments(clouds)
     for budget in (1, 200 * 64, 200 * 200 * 2):  # a row at a time, part of a cloud, two clouds
-        monkeypatch.setitem(neighbours._CHUNK, "cpu", budget)
+        monkeypatch.setitem(neighbours.CHUNK, "cpu", budget)
         assert torch.allclose(local_moments(clouds), whole, atol=2e-3)
 
 

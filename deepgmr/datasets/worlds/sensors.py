@@ -45,7 +45,7 @@ class Scene:
         origin, directions = np.asarray(origin, np.float32), np.asarray(directions, np.float32)
         distance, normal = self._surroundings(origin, directions)
         hit = np.full(len(directions), -1, np.int64)
-        part, ray = self._candidates(origin, directions)
+        part, ray = self.candidates(origin, directions)
         local = np.einsum("pij,pj->pi", self.inverse, origin - self.centre)
         start, along = local[part].T, np.einsum("nij,nj->in", self.inverse[part], directions[ray])
         kinds, meeting = self.kind[part], np.full(len(part), np.inf, np.float32)
@@ -66,7 +66,7 @@ class Scene:
         normal[won] = self._normals(by, local[by], directions[won], meeting[best])
         return distance, normal, hit
 
-    def _candidates(self, origin: Floats, directions: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def candidates(self, origin: Floats, directions: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs (primitive, ray) that may meet: the ray's azimuth and slope are within those of the bounding box."""
         rays = len(directions)
         azimuth = np.arctan2(directions[:, 1], directions[:, 0])

@@ -14,6 +14,7 @@ from deepgmr.geometry.transform import RigidTransform, rotation_grid
 from deepgmr.mixture import GaussianMixture
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import ProposeSettings
 
 _CHUNK = 384
 _NEGLIGIBLE = 30.0  # nats below the largest term; beyond it exp would underflow to subnormal numbers, ten times slower
@@ -43,8 +44,10 @@ def _overlap(rotations: Tensor, source: Tensor, target: Tensor, variance: Tensor
     return exponent.clamp_min(log_weight.max() - _NEGLIGIBLE).exp().sum((-1, -2))
 
 
-def coarse(level: Level, components: int) -> GaussianMixture:
+def coarse(level: Level, settings: ProposeSettings) -> GaussianMixture:
     """A mixture of a few components, enough for the rotation grid."""
-    count = min(components, len(level))
+    count = min(settings.mixture, len(level))
     seeds = level.means[farthest_points(level.means[None], count)[0]]
-    return GaussianMixture.fit(level.means, count, initial_means=seeds, max_iterations=2, floor=1e-4).mixture
+    return GaussianMixture.fit(
+        level.means, count, initial_means=seeds, max_iterations=settings.rounds, floor=settings.floor
+    ).mixture
