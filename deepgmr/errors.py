@@ -19,6 +19,10 @@ class InvalidInput(DeepGMRError, ValueError):
 class InvalidCloud(InvalidInput):
     """A point cloud has the wrong shape, too few points, or coordinates that are not finite."""
 
+    def __init__(self, message: str = "", *, role: str | None = None) -> None:
+        super().__init__(message)
+        self.role = role  # which of the two it is: "source", "target", or None where that is not known
+
 
 class InvalidMixture(InvalidInput):
     """A Gaussian mixture has inconsistent shapes, bad weights, or bad covariances."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from deepgmr.errors import InvalidInput
-from deepgmr.transform import RigidTransform, rotation_angle
+from deepgmr.geometry.transform import RigidTransform, rotation_angle, so3_log
+
+SURE = 0.9  # confidence above which a wrong answer misleads
 
 
 def rotation_error(estimate: RigidTransform, truth: RigidTransform) -> Tensor:
@@ -46,6 +48,20 @@ def symmetric_distance(shape: Tensor, estimate: RigidTransform, truth: RigidTran
     """
     _check_points(shape)
     return nearest_distance(estimate.apply(shape), truth.apply(shape)).mean(-1)
+
+
+def information_distance(estimate: RigidTransform, truth: RigidTransform, information: Tensor) -> Tensor:
+    """3DMatch's error (*B): about the root mean square distance of what corresponds, in the units of the points.
+
+    The information (*B, 6, 6) sums G^T G over the correspondences, G = [I | 2 [p]x], so its first entry is their number
+    (Choi et al., CVPR 2015, eq. 9); the error is (t, vector part of the quaternion) of inv(truth) estimate.
+    """
+    apart = truth.inverse() @ estimate
+    turn = so3_log(apart.rotation)  # (*B, 3)
+    half = torch.linalg.vector_norm(turn, dim=-1, keepdim=True) / 2
+    twist = torch.cat([apart.translation, turn / 2 * torch.sinc(half / torch.pi)], dim=-1)  # sin(half) along the axis
+    square = (twist.unsqueeze(-2) @ information @ twist.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+    return (square / information[..., 0, 0]).clamp_min(0).sqrt()
 
 
 def overlap(source: Tensor, target: Tensor, truth: RigidTransform, *, radius: float | Tensor) -> Tensor:
@@ -95,6 +111,12 @@ def calibration_error(confidence: Tensor, success: Tensor, *, bins: int = 10) ->
     gap = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
     gap.index_add_(0, index, confidence - success.double())
     return gap.abs().sum() / len(confidence)
+
+
+def wrong_and_sure(confidence: Tensor, success: Tensor, *, sure: float = SURE) -> Tensor:
+    """The share of all answers that are wrong at a confidence (n,) above `sure`: what misleads its user."""
+    _check_pairs(confidence, success)
+    return ((confidence > sure) & ~success).double().mean()
 
 
 def _check_points(points: Tensor) -> None:

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deepgmr.datasets.download import ARCHIVES, fetch, unpack
+from deepgmr.datasets.suites.download import ARCHIVES, fetch, unpack
 from deepgmr.errors import DeepGMRError
 
 

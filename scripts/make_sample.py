@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepgmr.files import CloudFile, write_cloud, write_transform
+from deepgmr.io import CloudFile, write_cloud, write_transform
 
 SEED = 20_261_120
 PIXELS = 190  # rays a side

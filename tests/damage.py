@@ -21,10 +21,21 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepgmr.errors import DeepGMRError
-from deepgmr.files import CloudFile, read_cloud, read_transform, write_cloud, write_transform
+from deepgmr.io import CloudFile, read_cloud, read_transform, write_cloud, write_transform
 
 SLOW = 20.0  # seconds for a file of a few kilobytes: something follows a promise in a header
-NUMBERS: tuple[str, ...] = ("0", "-1", "1", "3", "65536", "2147483647", "2147483648", "4294967295", "1000000000", "1000000000000")
+NUMBERS: tuple[str, ...] = (
+    "0",
+    "-1",
+    "1",
+    "3",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "4294967295",
+    "1000000000",
+    "1000000000000",
+)
 NUMBERS += ("9223372036854775808", "9" * 30, "9" * 5000, "nan", "-inf", "1e400", "1e200", "0.5", "two", "")
 WHOLE = (0, 1, 255, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 SEEN_BY_DEFAULT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # all but these

@@ -191,6 +191,28 @@ def matched_soft(f, g):
     return float(f[0] @ (np.log(f[0]) - np.log(np.exp(-component_kl(f, g)) @ g[0])))
 
 
+def partial(f, g, background):
+    """Each component explained by its nearest or by the background, one at a time, in logarithms."""
+    largest = np.log1p(background)
+    return sum(
+        w * (largest - np.logaddexp(-np.min(row), np.log(background)))
+        for w, row in zip(f[0], component_kl(f, g), strict=True)
+    )
+
+
+def counterparts(f, g, background):
+    """The mixture (r + beta f) / (1 + beta), r the components of g nearest to those of f under the weights of f."""
+    nearest = component_kl(f, g).argmin(1)
+    weights = np.concatenate([f[0], background * f[0]]) / (1 + background)
+    return weights, np.concatenate([g[1][nearest], f[1]]), np.concatenate([g[2][nearest], f[2]])
+
+
+def oriented(x, m, y, n, sigma, sigma_normal):
+    """KL in R^6 of places and normals, for the better of the two signs of the second normal."""
+    s = np.diag([sigma**2] * 3 + [sigma_normal**2] * 3)
+    return min(kl(np.concatenate([x, m]), s, np.concatenate([y, sign * n]), s) for sign in (-1, 1))
+
+
 def variational(f, g):
     """HO eq. 20."""
     return float(f[0] @ np.log((np.exp(-component_kl(f, f)) @ f[0]) / (np.exp(-component_kl(f, g)) @ g[0])))

@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from deepgmr import metrics
 from deepgmr.errors import InvalidInput
-from deepgmr.transform import RigidTransform, so3_exp
+from deepgmr.geometry.transform import RigidTransform, so3_exp
 
 
 @pytest.fixture
@@ -122,3 +122,29 @@ def test_a_calibrated_confidence_has_a_small_error_and_a_boast_a_large_one(gener
 def test_bad_input_is_named(call) -> None:
     with pytest.raises(InvalidInput):
         call()
+
+
+def test_the_information_distance_is_that_of_what_corresponds(
+    motions: tuple[RigidTransform, RigidTransform], generator: torch.Generator
+) -> None:
+    truth = motions[0]
+    twist = 0.02 * torch.randn(3, 4, 6, generator=generator, dtype=torch.float64)
+    estimate = truth @ RigidTransform.exp(twist)
+    points = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    rows = np.array([np.hstack([np.eye(3), -2 * np.cross(np.eye(3), point)]) for point in points.numpy()])
+    information = torch.from_numpy(np.einsum("nij,nik->jk", rows, rows)).expand(3, 4, 6, 6)
+    found = metrics.information_distance(estimate, truth, information)
+    apart = torch.linalg.vector_norm(estimate.apply(points) - truth.apply(points), dim=-1)
+    assert torch.allclose(found, apart.square().mean(-1).sqrt(), rtol=0.02)
+    assert float(metrics.information_distance(truth, truth, information).max()) < 1e-6
+    half = RigidTransform(so3_exp(torch.tensor([0.0, 0.0, math.pi], dtype=torch.float64)), torch.zeros(3).double())
+    flat = torch.eye(6, dtype=torch.float64)
+    still = RigidTransform.identity(dtype=torch.float64)
+    assert float(metrics.information_distance(half, still, flat)) == pytest.approx(1.0)  # the whole quaternion
+
+
+def test_wrong_and_sure_counts_wrong_answers_above_the_bar() -> None:
+    confidence = torch.tensor([0.95, 0.95, 0.9, 0.2])
+    success = torch.tensor([True, False, False, False])
+    assert float(metrics.wrong_and_sure(confidence, success)) == 0.25
+    assert float(metrics.wrong_and_sure(confidence, success, sure=0.5)) == 0.5

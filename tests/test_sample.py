@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from deepgmr.files import CloudFile, read_cloud, read_transform, transformed
+from deepgmr.io import CloudFile, read_cloud, read_transform, transformed
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("sample_source.ply", "sample_target.ply", "sample_target_from_source.txt")

@@ -1,18 +1,14 @@
-"""The commands in scripts/: each explains itself, and the ones that measure `register` add up."""
+"""The commands in scripts/: each explains itself and is thin."""
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-
-from deepgmr.datasets.fixed import PairSuite
-from deepgmr.datasets.pairs import make_pairs
-from deepgmr.datasets.shapes import sample_shapes
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -22,32 +18,22 @@ def test_every_script_explains_itself(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / name), run_name="__main__")
     assert stopped.value.code == 0
     assert "usage" in capsys.readouterr().out
 
 
-def test_the_profile_accounts_for_all_of_the_time() -> None:
-    profile = runpy.run_path(str(SCRIPTS / "profile_register.py"))
-    generator = torch.Generator().manual_seed(0)
-    shapes, _ = sample_shapes(2, 1024, generator=generator)
-    pairs = make_pairs(shapes, "resampled", generator=generator)
-    suite = PairSuite(
-        name="tiny",
-        kind="modelnet",
-        sources=[cloud.numpy() for cloud in pairs.source],
-        targets=[cloud.numpy() for cloud in pairs.target],
-        transforms=pairs.target_from_source.matrix.double().numpy(),
-        names=("a", "b"),
-    )
-    column = profile["profile"](suite)
-    steps = [column[step] for step in profile["STEPS"]]
-    assert sum(steps) + column["other"] == pytest.approx(column["all"])
-    assert min(steps) >= 0 and column["other"] > 0
-    assert column["components"] > 0 and column["refinement"] > 0 and column["polish"] > 0
-    from deepgmr import registration, search  # the timers are gone again
-
-    assert registration.polish.__module__ == "deepgmr.refine" and search.rank.__module__ == "deepgmr.search.ranking"
-    assert np.isfinite(list(column.values())).all()
+def test_a_study_from_the_command_line_to_its_page(tmp_path: Path) -> None:
+    """One process: it binds itself to one processor."""
+    out, picture = tmp_path / "out.json", tmp_path / "out.svg"
+    options = ["--pairs", "1", "--methods", "identity", "--axes", "density", "--json", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    command = [sys.executable, str(SCRIPTS / "robustness.py")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("### ADD-S recall@.05 against target points over source points (1 pairs a point)")
+    again = [*command, "--from", str(out), "--picture", str(picture)]
+    redrawn = subprocess.run(again, capture_output=True, text=True, check=False, env=environment)
+    assert redrawn.stdout == done.stdout and redrawn.returncode == 0, redrawn.stderr
+    assert picture.read_bytes().startswith(b"<?xml")

@@ -1,1 +1,1 @@
-"""Pairs to learn from and to be measured on; import the rooms by name (`deepgmr.datasets.pairs`, ...)."""
+"""Pairs to learn from and to be measured on; import the rooms by name (`deepgmr.datasets.pairs.protocols`, ...)."""

@@ -7,8 +7,6 @@ Gaussians (means, covariances of any kind) -- `gaussian`, `generalized`, `wasser
 -- `mixture`, `sampling`, `overlap`, `wasserstein`. Histograms -- `discrete`. Samples of points -- `samples`.
 """
 
-from deepgmr.divergence.discrete import js_histograms, kl_bernoulli, kl_histograms, pairwise_kl_histograms
-from deepgmr.divergence.distributions import disable_mixture_kl, enable_mixture_kl
 from deepgmr.divergence.gaussian import (
     bhattacharyya_gaussian,
     geometric_jensen_shannon_gaussian,
@@ -20,13 +18,14 @@ from deepgmr.divergence.gaussian import (
     renyi_gaussian,
 )
 from deepgmr.divergence.generalized import kl_generalized_gaussian
+from deepgmr.divergence.histograms import js_histograms, kl_bernoulli, kl_histograms, pairwise_kl_histograms
 from deepgmr.divergence.losses import (
     same_index_loss,
     symmetric_same_index_loss,
     symmetric_variational_loss,
     variational_loss,
 )
-from deepgmr.divergence.mixture import (
+from deepgmr.divergence.mixtures import (
     Interval,
     kl_durrieu,
     kl_durrieu_lower,
@@ -41,9 +40,7 @@ from deepgmr.divergence.mixture import (
     kl_variational_upper,
     kl_vasconcelos,
 )
-from deepgmr.divergence.overlap import cauchy_schwarz, l2_squared
-from deepgmr.divergence.samples import chamfer, energy_distance, median_bandwidth, mmd, sliced_wasserstein
-from deepgmr.divergence.sampling import (
+from deepgmr.divergence.monte_carlo import (
     Estimate,
     jeffreys,
     jensen_shannon,
@@ -53,7 +50,11 @@ from deepgmr.divergence.sampling import (
     kl_stratified,
     kl_unscented,
 )
-from deepgmr.divergence.wasserstein import (
+from deepgmr.divergence.partial import kl_oriented, kl_partial, largest_partial_divergence, partial_divergence
+from deepgmr.divergence.point_sets import chamfer, energy_distance, median_bandwidth, mmd, sliced_wasserstein
+from deepgmr.divergence.products import cauchy_schwarz, l2_squared
+from deepgmr.divergence.torch_bridge import disable_mixture_kl, enable_mixture_kl
+from deepgmr.divergence.transport import (
     frechet_distance,
     mixture_transport_plan,
     mixture_wasserstein2,
@@ -97,6 +98,11 @@ __all__ = [
     "kl_durrieu_upper",
     "kl_interval",
     "jensen_shannon_interval",
+    # between mixtures that share a part
+    "kl_partial",
+    "partial_divergence",
+    "largest_partial_divergence",
+    "kl_oriented",
     # between mixtures: exact
     "cauchy_schwarz",
     "l2_squared",

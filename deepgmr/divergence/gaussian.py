@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepgmr.divergence import pairs
-from deepgmr.divergence.precision import Gaussians, read_gaussians
+from deepgmr.divergence._kernels import pairs
+from deepgmr.divergence._kernels.precision import Gaussians, read_gaussians
 from deepgmr.errors import InvalidInput, InvalidMixture
 
 

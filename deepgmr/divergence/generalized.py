@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from deepgmr.divergence.checks import values_visible, wide_type
-from deepgmr.divergence.precision import read_gaussians
+from deepgmr.divergence._kernels.checks import values_visible, wide_type
+from deepgmr.divergence._kernels.precision import read_gaussians
 from deepgmr.errors import InvalidInput
 
 _STEP = 0.4  # of the trapezoidal rule; its error exp(-2 pi^2 / step) is below the rounding of float64

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deepgmr.divergence.mixture import kl_same_index, kl_variational
+from deepgmr.divergence.mixtures import kl_same_index, kl_variational
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.mixture import GaussianMixture
-from deepgmr.transform import RigidTransform
 
 
 def same_index_loss(source: GaussianMixture, target: GaussianMixture, target_from_source: RigidTransform) -> Tensor:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timezone
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +13,23 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
-from deepgmr.datasets.fixed import PairSuite, read_suite
-from deepgmr.errors import InvalidConfig, InvalidFile, InvalidInput, InvalidMixture
-from deepgmr.evaluation.methods import Method, make_methods
+from deepgmr.datasets.suites.fixed import PairSuite
+from deepgmr.datasets.suites.named import read_named
+from deepgmr.errors import InvalidConfig, InvalidInput, InvalidMixture
+from deepgmr.evaluation.methods import Method, Sizes, make_methods
+from deepgmr.evaluation.results import provenance
 from deepgmr.evaluation.tables import RIGHT, Outcome, Table
-from deepgmr.transform import RigidTransform
+from deepgmr.geometry.transform import RigidTransform
 
 Progress = Callable[[str, float], None]
 
+FRAGMENTS_WITHIN = 0.2  # metres: 3DMatch's criterion
 _BUSY = 0.1  # share of the time spent waiting for a processor from which times mean little
 
 
 def evaluate(
     suite_paths: Iterable[str | Path | PairSuite],
-    methods: Sequence[str] | Mapping[str, Method],
+    methods: Sequence[str] | Mapping[str, Method | Sizes],
     *,
     limit: int | None = None,
     seed: int = 0,
@@ -39,11 +39,11 @@ def evaluate(
 ) -> list[Table]:
     """Run every method on every suite; one table a suite, an `identity` row always first.
 
-    A suite is a path that `read_suite` understands; `PATH#unseen` and `PATH#seen` keep the rows whose category is
-    not, or is, among the first twenty. Methods are names in `METHODS` (or `name:argument`), or a mapping from a
-    label to a callable. `seed` is for methods that draw (none of those here draws on clouds) and stands in the table
-    with the other conditions. `limit` keeps so many pairs, spread evenly over the suite; `points` cuts each cloud.
-    Times are wall-clock a pair, after one call that is not counted.
+    A suite is a path that `read_named` understands. Methods are names that `make_methods` understands, or a mapping
+    from a label to a callable, or to several sizes of one, of which the best stands in the table. `seed` is for methods
+    that draw (of those here the peers) and stands in the table with the other conditions. `limit` keeps so many pairs,
+    spread evenly over the suite; `points` cuts each cloud. Times are wall-clock a pair, after one call that is not
+    counted, or what the answer itself says.
 
     Raises `InvalidConfig` for an unknown method or a bad limit, `InvalidFile` for a bad suite.
     """
@@ -55,19 +55,27 @@ def evaluate(
         if isinstance(methods, Mapping)
         else make_methods(methods, seed=seed, max_rotation_degrees=max_rotation_degrees)
     )
-    suites = [item if isinstance(item, PairSuite) else _read(item, points) for item in suite_paths]
-    suites = [suite if limit is None or limit >= len(suite) else _thinned(suite, limit) for suite in suites]
-    advance = _Advance(len(callables) * sum(map(len, suites)), progress)
+    suites = [item if isinstance(item, PairSuite) else read_named(item, points=points) for item in suite_paths]
+    suites = [suite.thinned(limit) for suite in suites]
+    runs = sum(len(method) if isinstance(method, Sizes) else 1 for method in callables.values())
+    advance = _Advance(runs * sum(map(len, suites)), progress)
     tables = []
     for suite in suites:
-        provenance = _provenance(seed=seed, limit=limit, max_rotation_degrees=max_rotation_degrees)
-        start, waited = time.perf_counter(), _waited()
-        outcomes = tuple(_run(suite, label, method, advance) for label, method in callables.items())
+        start, waited, notes, outcomes = time.perf_counter(), _waited(), [], []
+        for label, method in callables.items():
+            if isinstance(method, Sizes):
+                found = [_run(suite, size, one, advance) for size, one in method.items()]
+                best, note = _best_size(label, found, suite.groups)
+                outcomes.append(best)
+                notes.append(note)
+            else:
+                outcomes.append(_run(suite, label, method, advance))
         share = (_waited() - waited) / (time.perf_counter() - start)
         if share > _BUSY:
-            provenance["notes"] = [
+            notes.append(
                 f"the machine was busy: {share:.0%} of the time went by waiting for a processor; do not quote these times"
-            ]
+            )
+        told = provenance(seed=seed, limit=limit, max_rotation_degrees=max_rotation_degrees)
         tables.append(
             Table(
                 suite=suite.name,
@@ -76,11 +84,32 @@ def evaluate(
                 groups=suite.groups,
                 axisymmetric=suite.axisymmetric,
                 has_shapes=suite.shapes is not None,
-                outcomes=outcomes,
-                provenance=provenance,
+                outcomes=tuple(outcomes),
+                provenance=told | ({"notes": notes} if notes else {}),
             )
         )
     return tables
+
+
+def _best_size(label: str, found: Sequence[Outcome], groups: Sequence[str]) -> tuple[Outcome, str]:
+    """One outcome of those of several sizes: for each group of pairs the size with the most successes; and a line that
+    says which."""
+    chosen, names = np.zeros(len(groups), dtype=int), np.array(groups)
+    for group in set(groups):
+        rows = names == group
+        # Ties go to the smaller mean distance of what was answered.
+        rank = [(o.success[rows].sum(), -np.nan_to_num(o.distance[rows], nan=1e9).mean()) for o in found]
+        chosen[rows] = max(range(len(found)), key=rank.__getitem__)
+    columns: dict[str, Any] = {}
+    for key, first in vars(found[0]).items():
+        if isinstance(first, np.ndarray):
+            columns[key] = np.stack([getattr(o, key) for o in found])[chosen, np.arange(len(chosen))]
+        elif isinstance(first, tuple):
+            columns[key] = tuple(getattr(found[k], key)[i] for i, k in enumerate(chosen))
+    sizes = ", ".join(
+        f"{group} {found[chosen[names == group][0]].method.rpartition(':')[2]}" for group in sorted(set(groups))
+    )
+    return replace(found[0], method=label, **columns), f"{label}: best of {len(found)} sizes for {sizes}"
 
 
 def _waited() -> float:
@@ -101,20 +130,6 @@ class _Advance:
         self._done += 1
         if self._progress is not None:
             self._progress(label, self._done / self._total)
-
-
-def _read(path: str | Path, points: int | None) -> PairSuite:
-    text, mark, rows = str(path).rpartition("#")
-    if not mark or rows not in ("seen", "unseen"):
-        return read_suite(path, points=points)
-    suite = read_suite(text, points=points)
-    if suite.unseen is None:
-        raise InvalidFile(f"{text} does not say which rows are unseen, so `#{rows}` means nothing there")
-    return suite.subset(suite.unseen if rows == "unseen" else ~suite.unseen, name=f"{suite.name}#{rows}")
-
-
-def _thinned(suite: PairSuite, limit: int) -> PairSuite:
-    return suite.subset(np.linspace(0, len(suite) - 1, limit).round().astype(np.int64))
 
 
 def _run(suite: PairSuite, label: str, method: Method, advance: _Advance) -> Outcome:
@@ -138,7 +153,7 @@ def _run(suite: PairSuite, label: str, method: Method, advance: _Advance) -> Out
 
 _NUMBERS = (
     *("rotation_degrees", "translation", "displacement", "distance", "symmetric"),
-    *("milliseconds", "confidence", "kl_before", "kl_after"),
+    *("milliseconds", "confidence", "kl_before", "kl_after", "information"),
 )
 
 
@@ -146,21 +161,23 @@ def _pair(suite: PairSuite, i: int, method: Method) -> dict[str, Any]:
     """One call, and everything that is measured about its answer."""
     row: dict[str, Any] = dict.fromkeys(_NUMBERS, float("nan"))
     row |= {"success": False, "status": None, "errors": None, "matrices": np.full((4, 4), np.nan)}
+    clouds = suite.sources[i], suite.targets[i]
     start = time.perf_counter()
     try:
-        answer = method(suite.sources[i], suite.targets[i])
+        answer = method(*clouds)
     except Exception as error:  # whatever a method raises is its answer to this pair
         row["milliseconds"] = 1e3 * (time.perf_counter() - start)
         row["errors"] = f"{type(error).__name__}: {error}"
         return row
-    row["milliseconds"] = 1e3 * (time.perf_counter() - start)
+    spent = 1e3 * (time.perf_counter() - start)
+    row["milliseconds"] = getattr(answer, "milliseconds", None) or spent
     try:
         estimate = _motion(answer)
     except InvalidInput as error:
         row["errors"] = f"{type(error).__name__}: {error}"
         return row
     truth = RigidTransform.from_matrix(torch.as_tensor(suite.transforms[i]))
-    source = torch.as_tensor(suite.sources[i]).double()
+    source = torch.as_tensor(clouds[0]).double()
     row["matrices"] = estimate.matrix.numpy()
     row["rotation_degrees"] = float(metrics.rotation_error(estimate, truth).rad2deg())
     row["translation"] = float(metrics.translation_error(estimate, truth))
@@ -169,6 +186,9 @@ def _pair(suite: PairSuite, i: int, method: Method) -> dict[str, Any]:
     if suite.shapes is not None:
         shape = torch.as_tensor(suite.shapes[i]).double()
         row["symmetric"] = float(metrics.symmetric_distance(shape, estimate, truth))
+    if suite.information is not None:
+        information = torch.from_numpy(suite.information[i])
+        row["information"] = float(metrics.information_distance(estimate, truth, information))
     confidence = getattr(answer, "confidence", None)
     if confidence is not None:
         row["confidence"] = float(np.asarray(confidence).reshape(-1)[0])
@@ -190,7 +210,10 @@ def _motion(answer: Any) -> RigidTransform:
 
 
 def _succeeded(suite: PairSuite, i: int, row: dict[str, Any]) -> bool:
-    """Scans: inside the tolerances of the pair. ModelNet: within .05, up to symmetry where the shape is known."""
+    """Fragments: 3DMatch's criterion. Scans: inside the tolerances of the pair. ModelNet: within .05, up to symmetry
+    where the shape is known."""
+    if suite.information is not None:
+        return bool(row["information"] <= FRAGMENTS_WITHIN)
     if suite.tolerance_degrees is not None and suite.tolerance_translation is not None:
         turned = row["rotation_degrees"] < suite.tolerance_degrees[i]
         return bool(turned and row["displacement"] < suite.tolerance_translation[i])
@@ -213,21 +236,3 @@ def _divergences(answer: Any, estimate: RigidTransform) -> tuple[float, float]:
         return float(kl_unscented(source, target)), float(kl_unscented(moved, target))
     except InvalidMixture:  # a component collapsed: the motion is scored all the same, the mixtures are not
         return float("nan"), float("nan")
-
-
-def _provenance(**options: Any) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        **options,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "threads": torch.get_num_threads(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "processors": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": versions,
-    }

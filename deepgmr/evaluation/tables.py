@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
-from deepgmr.files.disk import replacing
+from deepgmr.evaluation.results import Result, as_table, write_result
 
 RIGHT = 0.05  # a ModelNet answer is right below this mean distance; shapes have radius 1
 COARSE = 0.2  # the recall threshold of the paper
+STUDY = "tables"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class Outcome:
     confidence: np.ndarray  # (n,)
     kl_before: np.ndarray  # (n,) KL of the source mixture to the target mixture, in nats
     kl_after: np.ndarray  # (n,) the same once the source is moved by the answer
+    information: np.ndarray  # (n,) 3DMatch's distance in metres, of suites of fragments
     success: np.ndarray  # (n,) bool
     status: tuple[str | None, ...]
     errors: tuple[str | None, ...]  # "Name: message"
@@ -49,9 +50,9 @@ class Table:
     """Every method on one suite: per-pair numbers, and the summary that is printed."""
 
     suite: str
-    kind: str  # "modelnet" or "scans"
+    kind: str  # "modelnet", "scans" or "fragments"
     names: tuple[str, ...]
-    groups: tuple[str, ...]  # "objects", "rooms", "lidar"
+    groups: tuple[str, ...]  # "objects", "rooms", "lidar", or scenes
     axisymmetric: np.ndarray | None  # (n,) bool
     has_shapes: bool
     outcomes: tuple[Outcome, ...]
@@ -63,12 +64,7 @@ class Table:
 
     def to_text(self) -> str:
         """A Markdown table, under a line that says what was run."""
-        conditions = f"{self.provenance['threads']} thread(s), seed {self.provenance['seed']}"
-        prior = self.provenance["max_rotation_degrees"]
-        conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
-        notes = "".join(f"\n{line}" for line in self.provenance.get("notes", ()))
-        title = f"### {self.suite}: {len(self.names)} pairs ({conditions})"
-        return f"{title}\n\n{_markdown(self.summary())}" + (f"\n{notes}" if notes else "")
+        return _section(self.suite, len(self.names), self.provenance, self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -105,19 +101,38 @@ def pooled(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 def to_text(tables: Sequence[Table]) -> str:
     """Every table, and the pooled one where there is more than one."""
-    parts = [table.to_text() for table in tables]
-    if len(tables) > 1:
-        parts.append(f"### all suites together\n\n{_markdown(pooled(tables))}")
-    return "\n\n".join(parts)
+    return markdown(to_result(tables))
+
+
+def to_result(tables: Sequence[Table]) -> Result:
+    """Everything, ready for JSON."""
+    return {"study": STUDY, "tables": [table.to_dict() for table in tables], "pooled": pooled(tables)}
 
 
 def write_json(path: str | Path, tables: Sequence[Table]) -> None:
     """All tables as one JSON file, which appears whole or not at all."""
-    path = Path(path)
-    content = {"tables": [table.to_dict() for table in tables], "pooled": pooled(tables)}
-    text = json.dumps(content, allow_nan=False)
-    with replacing(path) as stream:
-        stream.write(text.encode())
+    write_result(path, to_result(tables))
+
+
+def markdown(result: Result) -> str:
+    """`to_text`, of what was written."""
+    parts = [
+        _section(table["suite"], len(table["pairs"]["name"]), table["provenance"], table["summary"])
+        for table in result["tables"]
+    ]
+    if len(parts) > 1:
+        parts.append(f"### all suites together\n\n{as_table(result['pooled'], _FORMATS)}")
+    return "\n\n".join(parts)
+
+
+def _section(suite: str, pairs: int, provenance: Result, summary: list[Result]) -> str:
+    conditions = f"{provenance['threads']} thread(s), seed {provenance['seed']}"
+    prior = provenance["max_rotation_degrees"]
+    conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
+    notes = "".join(f"\n{line}" for line in provenance.get("notes", ()))
+    return f"### {suite}: {pairs} pairs ({conditions})\n\n{as_table(summary, _FORMATS)}" + (
+        f"\n{notes}" if notes else ""
+    )
 
 
 # -- summarising -------------------------------------------------------------------------------------------------
@@ -130,6 +145,11 @@ def _summary(table: Table, outcome: Outcome) -> dict[str, Any]:
         for group in ("objects", "rooms", "lidar"):
             chosen = np.array([name == group for name in table.groups])
             row[group] = float(outcome.success[chosen].mean()) if chosen.any() else None
+    elif table.kind == "fragments":  # every scene counts the same, however many pairs it has
+        scenes = {scene: np.array([name == scene for name in table.groups]) for scene in dict.fromkeys(table.groups)}
+        recalls = {scene: float(outcome.success[chosen].mean()) for scene, chosen in scenes.items()}
+        row["recall"] = float(np.mean(list(recalls.values())))
+        row |= recalls if len(recalls) > 1 else {}
     else:
         row["mean distance"] = _mean(outcome.distance)
         row["recall@.2"] = _recall(outcome.distance, COARSE)
@@ -165,10 +185,14 @@ def _median(values: np.ndarray) -> float | None:
 def _reliability(confidence: np.ndarray, success: np.ndarray) -> dict[str, float | None]:
     stated = np.isfinite(confidence)
     if not stated.any():
-        return {"AUC": None, "ECE": None}
+        return {"AUC": None, "ECE": None, "wrong and sure": None}
     pair = torch.from_numpy(confidence[stated]), torch.from_numpy(success[stated])
     auc = float(metrics.roc_auc(*pair))
-    return {"AUC": None if np.isnan(auc) else auc, "ECE": float(metrics.calibration_error(*pair))}
+    return {
+        "AUC": None if np.isnan(auc) else auc,
+        "ECE": float(metrics.calibration_error(*pair)),
+        "wrong and sure": float(metrics.wrong_and_sure(*pair)),
+    }
 
 
 def _rank_correlation(divergence: np.ndarray, error: np.ndarray) -> float | None:
@@ -193,23 +217,9 @@ _FORMATS = {
     "mean distance": ".4f",
     "translation": ".4f",
     "ms": ".1f",
-    "pairs": "d",
+    "rotation (deg)": ".2f",
+    "median (deg)": ".2f",
 }
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    empty = {key for key in columns if all(row.get(key) is None for row in rows)}
-    columns = [key for key in columns if key not in empty]
-    lines = [columns, ["---" if key in ("method", "failed") else "---:" for key in columns]]
-    lines += [[_cell(key, row.get(key)) for key in columns] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else format(value, _FORMATS.get(key, ".3f" if "deg" not in key else ".2f"))
 
 
 def _plain(value: Any) -> Any:

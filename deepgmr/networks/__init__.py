@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepgmr.networks.model import PRESETS, DeepGMR, NetworkConfig, Prediction
+from deepgmr.networks.deepgmr import PRESETS, DeepGMR, NetworkConfig, Prediction
 from deepgmr.networks.overlap import OverlapConfig, OverlapNetwork, OverlapPrediction
 
 __all__ = ["DeepGMR", "NetworkConfig", "OverlapConfig", "OverlapNetwork", "OverlapPrediction", "PRESETS", "Prediction"]

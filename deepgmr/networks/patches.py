@@ -15,8 +15,6 @@ SCALES = (1, 2)  # every component of the nearest `MEMBERS`, and every second on
 MEMBERS = 32  # of a patch
 FEATURES = 9  # of a member
 _REACH = 8.0  # spacings that count as one in the lengths: about the radius of the widest patch
-_FOR_SIDE = 40
-_FOR_NORMALS = 16  # a component itself included
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +59,3 @@ def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Ten
     relative = length / length.amax(-1, keepdim=True).clamp_min(1e-6)
     height = (own * offset).sum(-1)
     return torch.stack([length, relative, height, rise, lean, turn, lean.abs(), turn.abs(), twist], dim=-1)
-
-
-# -- components ----------------------------------------------------------------------------------------------------
-
-
-def towards_hollow(points: Tensor, normals: Tensor, neighbours: Tensor) -> Tensor:
-    """Normals (N, 3) turned to the side on which their neighbours (N, K) lie: a choice that moves with the cloud."""
-    index = neighbours[:, :_FOR_SIDE]
-    side = ((points[index] - points.unsqueeze(1)) * normals.unsqueeze(1)).sum((-1, -2))
-    return torch.where((side < 0).unsqueeze(-1), -normals, normals)
-
-
-def estimate_normals(points: Tensor, neighbours: Tensor) -> Tensor:
-    """Unit normals (N, 3): the direction in which a component and its nearest neighbours (N, K) spread least."""
-    patch = torch.cat([points.unsqueeze(1), points[neighbours[:, : _FOR_NORMALS - 1]]], dim=1)
-    patch = patch - patch.mean(1, keepdim=True)
-    return towards_hollow(points, torch.linalg.eigh(patch.mT @ patch).eigenvectors[..., 0], neighbours)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepgmr import checkpoint
-from deepgmr.datasets.pairs import PROTOCOLS
+from deepgmr.datasets.pairs.protocols import PROTOCOLS
 from deepgmr.errors import InvalidConfig
-from deepgmr.networks.model import PRESETS as NETWORKS
-from deepgmr.networks.model import NetworkConfig
+from deepgmr.networks.deepgmr import PRESETS as NETWORKS
+from deepgmr.networks.deepgmr import NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig
+from deepgmr.plain import from_plain, to_plain
 
 LOSS_NAMES = (
     "distance",
@@ -28,7 +28,7 @@ LOSS_NAMES = (
 class DataConfig:
     """Which pairs."""
 
-    protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.PROTOCOLS`
+    protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.protocols.PROTOCOLS`
     categories: int = 40  # the first so many
     queries: int = 512  # points whose responsibilities are computed, corresponding ones in both clouds; 0: all
 
@@ -141,9 +141,9 @@ def read_config(path: str | Path) -> AnyTraining:
         if preset not in PRESETS:
             raise InvalidConfig(f"{path}: unknown preset `{preset}`; the presets are {', '.join(PRESETS)}")
         kind = type(PRESETS[preset])
-        values = _merged(checkpoint.to_plain(PRESETS[preset]), values)
+        values = _merged(to_plain(PRESETS[preset]), values)
     try:
-        return checkpoint.from_plain(kind, values)
+        return from_plain(kind, values)
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error}") from error
 

@@ -137,9 +137,9 @@ class _Report:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def validate(self) -> None:
-        with self.run.averaged_weights():
-            numbers = self.run.task.validate(self.run.model)
-            clouds = self.run.task.example(self.run.model) if self.board is not None else None
+        model = self.run.average.module
+        numbers = self.run.task.validate(model)
+        clouds = self.run.task.example(model) if self.board is not None else None
         self.extra = {f"validation {name}": value for name, value in numbers.items()}
         if self.board is not None and clouds is not None:
             self.board.picture(clouds, self.run.step)

@@ -8,31 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from deepgmr.datasets.batch import PairBatch
-from deepgmr.datasets.pairs import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
-from deepgmr.datasets.pool import ScenePool, fill_pool, mixed_generator
-from deepgmr.datasets.scenes import KINDS
-from deepgmr.datasets.shapes import sample_shapes
-from deepgmr.networks.features import farthest_points
-from deepgmr.networks.patches import MEMBERS, SCALES, Nodes, estimate_normals, nodes_of
+from deepgmr.datasets.pairs.batch import PairBatch
+from deepgmr.datasets.pairs.pool import ScenePool, fill_pool, mixed_generator
+from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
+from deepgmr.datasets.worlds.scenes import KINDS
+from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.geometry.neighbours import farthest_points
+from deepgmr.networks.patches import Nodes, nodes_of
+from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.training.config import OverlapTraining
-from deepgmr.transform import RigidTransform
-
-Floats = NDArray[np.float64]
 
 GROUP = 8  # pairs that are made together, by one worker
-_NEIGHBOURS = MEMBERS * max(SCALES)
-_UNEVEN = 1.5  # ratio of spacings from which the denser cloud is thinned, as `register` does
 _SEEN = 2.0  # spacings within which a counterpart counts as one
 _NEAR = 1.5  # node spacings within which two nodes may be the same place
 AGAIN = 40  # steps after which a group of pairs is used a second and last time
 _VALIDATION = 2**40  # a step that training does not reach
 HELD_OUT = 32  # pairs of each kind in a validation ...
-_KEPT = 128  # ... from so many scans
+KEPT = 128  # ... from so many scans
 _SPARSEST = 160  # points of a thinned shape: it gets no more nodes than that
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
@@ -52,7 +47,7 @@ class OverlapBatch:
         return OverlapBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-class BatchMaker:
+class BatchMaker(Dataset[OverlapBatch]):
     """Groups of pairs from seeds."""
 
     def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
@@ -72,6 +67,9 @@ class BatchMaker:
         kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
         return self._make(kind, generator)
 
+    def __getitem__(self, key: tuple[int, int]) -> OverlapBatch:
+        return self.group(*key)
+
     def held_out(self, kind: str, index: int) -> OverlapBatch:
         """A group for validation."""
         return self._make(kind, _generator(_VALIDATION, index), held_out=True)
@@ -81,7 +79,7 @@ class BatchMaker:
             pairs, components = shape_pairs(GROUP, generator), None
         else:
             pool = self._scenes[kind]
-            start = max(len(pool) - _KEPT, 0)  # the last scans of the pool are for validation
+            start = max(len(pool) - KEPT, 0)  # the last scans of the pool are for validation
             low, high = (start, len(pool)) if held_out else (0, max(start, 1))
             pairs = pool.pairs(torch.randint(low, high, (GROUP,), generator=generator))
             components = int(torch.randint(*_COMPONENTS, (), generator=generator))
@@ -114,27 +112,26 @@ def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:
 
 
 def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> OverlapBatch:
-    """The nodes of pair `i`, both clouds at one resolution, as `register` sees them."""
-    x, y = (cloud[i].double().numpy() for cloud in (pairs.source, pairs.target))
-    if components is not None:
-        voxel = max(_voxel(x, components), _voxel(y, components))
-        x, y = _reduced(x, voxel, nodes), _reduced(y, voxel, nodes)
-    a, b = _Components.of(x), _Components.of(y)
-    coarse = max(a.spacing, b.spacing)
-    if coarse > _UNEVEN * min(a.spacing, b.spacing):
-        a, b = (_Components.of(_reduced(cloud.points, coarse, nodes)) for cloud in (a, b))
+    """The nodes of pair `i`, both clouds at one resolution, by the front-end that `register` uses."""
+    pair = Pair(*(Scan.of(cloud[i].double().numpy()) for cloud in (pairs.source, pairs.target)))
+    a, b = pair.levels(components)
     spacing = max(a.spacing, b.spacing)
-    p, q = a.nodes(nodes, spacing), b.nodes(nodes, spacing)
-    rotation = pairs.target_from_source.rotation[i]
-    motion = RigidTransform(rotation, pairs.target_from_source.translation[i].double() / spacing)
-    moved, turned = p.points @ rotation.mT + motion.translation.float(), p.normals @ rotation.mT
+    p, q = (_nodes(level, nodes, spacing) for level in (a, b))
+    motion = pair.enter(pairs.target_from_source.matrix[i].double().numpy())
+    rotation, shift = motion.rotation.float(), (motion.translation / spacing).float()
+    moved, turned = p.points @ rotation.mT + shift, p.normals @ rotation.mT
     return OverlapBatch(
         _half(p),
         _half(q),
         same_place(moved, turned, q.points, q.normals).half(),
         _seen(moved[0], b, spacing),
-        _seen((q.points - motion.translation.float())[0] @ rotation, a, spacing),
+        _seen((q.points - shift)[0] @ rotation, a, spacing),
     )
+
+
+def _nodes(level: Level, count: int, spacing: float) -> Nodes:
+    chosen = farthest_points(level.means[None], count)[0]
+    return nodes_of(level.means, level.normals, level.neighbours, spacing, chosen)
 
 
 def same_place(source: Tensor, source_normals: Tensor, target: Tensor, target_normals: Tensor) -> Tensor:
@@ -155,53 +152,10 @@ def _gap(nodes: Tensor) -> Tensor:
     return torch.cdist(nodes, nodes).topk(2, largest=False).values[..., 1].median(-1).values
 
 
-@dataclass(frozen=True, eq=False)
-class _Components:
-    points: Floats  # (N, 3)
-    normals: Tensor  # (N, 3)
-    neighbours: Tensor  # (N, K)
-    spacing: float
-    tree: cKDTree
-
-    @classmethod
-    def of(cls, points: Floats) -> _Components:
-        tree = cKDTree(points)
-        distances, index = tree.query(points, min(_NEIGHBOURS + 1, len(points)))
-        neighbours = torch.from_numpy(index[:, 1:])
-        normals = estimate_normals(torch.from_numpy(points).float(), neighbours)
-        return cls(points, normals, neighbours, float(np.median(distances[:, 1])), tree)
-
-    def nodes(self, count: int, spacing: float) -> Nodes:
-        points = torch.from_numpy(self.points).float()
-        chosen = farthest_points(points[None], count)[0]
-        return nodes_of(points, self.normals, self.neighbours, spacing, chosen)
-
-
-def _seen(nodes: Tensor, other: _Components, spacing: float) -> Tensor:
+def _seen(nodes: Tensor, other: Level, spacing: float) -> Tensor:
     """(1, J): whether the other cloud has a component near each node (J, 3), in spacings and in its frame."""
-    distance, _ = other.tree.query(nodes.double().numpy() * spacing)
-    return torch.from_numpy(distance < _SEEN * spacing).float()[None]
-
-
-def _voxel(points: Floats, count: int) -> float:
-    """The size that leaves about `count` voxels."""
-    size = float(np.ptp(points, axis=0).max()) / count**0.5
-    for _ in range(4):
-        size *= (len(np.unique(_cells(points, size))) / count) ** 0.5
-    return size
-
-
-def _reduced(points: Floats, voxel: float, least: int) -> Floats:
-    """The mean of every occupied voxel, or the cloud itself if that leaves fewer than `least`."""
-    _, cell, counts = np.unique(_cells(points, voxel), return_inverse=True, return_counts=True)
-    if len(counts) < least:
-        return points
-    return np.stack([np.bincount(cell, axis) for axis in points.T], axis=1) / counts[:, None]
-
-
-def _cells(points: Floats, voxel: float) -> NDArray[np.int64]:
-    place = np.floor((points - points.min(0)) / voxel).astype(np.int64)
-    return (place[:, 0] << 42) + (place[:, 1] << 21) + place[:, 2]
+    distance, _ = other.tree.within(nodes.double().numpy() * spacing, _SEEN * spacing)
+    return torch.from_numpy(np.isfinite(distance)).float()[None]
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------

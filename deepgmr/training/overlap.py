@@ -1,29 +1,31 @@
 """How the overlap network is trained: on procedural pairs alone, made as they are needed.
 
-Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pool`). A batch
+Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pairs.pool`). A batch
 follows from the seed of its step alone, so worker processes can make the next batches while the network learns, and
 a resumed training sees the same ones.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import itertools
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, get_worker_info
 
-from deepgmr.datasets.pool import Stopped
-from deepgmr.datasets.scenes import KINDS
+from deepgmr.datasets.pairs.pool import Stopped
+from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
 from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
 from deepgmr.training.tasks import first_network
+
+Key = tuple[int, int]  # the step and the index of a group
 
 
 class OverlapTask:
@@ -32,8 +34,9 @@ class OverlapTask:
     def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
         self.config = config
         self.maker = BatchMaker(config, folder)
-        self._workers: ProcessPoolExecutor | None = None
-        self._coming: dict[tuple[int, int], Future[OverlapBatch]] = {}
+        self._due: tuple[int, range] | None = None  # the step whose groups come next, and which of them
+        self._stream: Iterator[OverlapBatch] = iter(())
+        self._made: dict[Key, OverlapBatch] = {}  # those that will be used again
 
     def prepare(self, stop: Callable[[], bool]) -> bool:
         try:
@@ -50,22 +53,28 @@ class OverlapTask:
         if groups * GROUP != self.config.optimiser.batch or groups % (2 * processes):
             raise InvalidConfig(f"a batch must be a multiple of {2 * GROUP} pairs for each of {processes} processes")
         step, fresh = generator.initial_seed(), range(rank, groups // 2, processes)
-        if not self.config.data.workers:
-            return joined([self.maker.group(*key) for key in self._keys(step, fresh)])
-        ahead = 1 + -(-2 * self.config.data.workers // len(fresh))
-        wanted = [key for soon in range(step, step + ahead) for key in self._keys(soon, fresh)]
-        for key in wanted:  # the steps' seeds are consecutive
-            if key not in self._coming:
-                self._coming[key] = self._pool().submit(_make_group, *key)
-        batch = joined([self._coming[key].result() for key in self._keys(step, fresh)])
-        for stale in [key for key in self._coming if key[0] <= step - AGAIN]:
-            del self._coming[stale]
-        return batch
+        if self._due != (step, fresh):  # the steps' seeds are consecutive: this is the first, or another training
+            self._stream, self._made = iter(self._loader(step, fresh)), {}
+        self._due = (step + 1, fresh)
+        new, again = _keys(step, fresh)
+        for key in new + again:
+            if key not in self._made:
+                self._made[key] = next(self._stream)
+        return joined([self._made[key] for key in new] + [self._made.pop(key) for key in again])
 
-    @staticmethod
-    def _keys(step: int, fresh: range) -> list[tuple[int, int]]:
-        """The groups of a step: half are new, half were new `AGAIN` steps ago, since making one costs a step."""
-        return [(step, index) for index in fresh] + [(step - AGAIN, index) for index in fresh]
+    def _loader(self, start: int, fresh: range) -> DataLoader[OverlapBatch]:
+        """The groups of all steps from the start, in the order of their first use."""
+        steps = (_keys(step, fresh) for step in itertools.count(start))
+        workers = self.config.data.workers
+        return DataLoader(
+            BatchMaker(self.config, self.maker.folder) if workers else self.maker,  # an open pool does not travel
+            batch_size=None,
+            sampler=(key for new, again in steps for key in new + [key for key in again if key[0] < start]),
+            num_workers=workers,
+            multiprocessing_context="forkserver" if workers else None,
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # else torch draws a seed for the workers from the global state
+        )
 
     def loss(self, model: nn.Module, batch: OverlapBatch) -> tuple[Tensor, dict[str, Tensor]]:
         prediction: OverlapPrediction = model(batch.source, batch.target)
@@ -102,14 +111,6 @@ class OverlapTask:
             groups = [self.maker.held_out(kind, 100 * place + i) for i in range(HELD_OUT // GROUP)]
             yield kind, joined(groups)
 
-    def _pool(self) -> ProcessPoolExecutor:
-        if self._workers is None:
-            context = multiprocessing.get_context("forkserver")
-            self._workers = ProcessPoolExecutor(
-                self.config.data.workers, context, initializer=_begin_worker, initargs=(self.config, self.maker.folder)
-            )
-        return self._workers
-
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
     """The cross-entropy between the softmax of each row of (B, J, K) and the places it may be, over rows with any."""
@@ -128,20 +129,14 @@ def top_match(prediction: OverlapPrediction, batch: OverlapBatch) -> Tensor:
     return (right & known).sum(-1) / known.sum(-1).clamp_min(1)
 
 
-# -- workers ---------------------------------------------------------------------------------------------------------
-
-_worker: BatchMaker | None = None
+# -- batches ---------------------------------------------------------------------------------------------------------
 
 
-def _begin_worker(config: OverlapTraining, folder: Path) -> None:
-    global _worker
+def _keys(step: int, fresh: range) -> tuple[list[Key], list[Key]]:
+    """The groups of a step: half are new, half were new `AGAIN` steps ago, since making one costs a step."""
+    return [(step, index) for index in fresh], [(step - AGAIN, index) for index in fresh]
+
+
+def _begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training decides when to stop
-    torch.set_num_threads(1)
-    _worker = BatchMaker(config, folder)
-    _worker.prepare()
-
-
-def _make_group(step: int, index: int) -> OverlapBatch:
-    if _worker is None:
-        raise RuntimeError("the worker has not begun")
-    return _worker.group(step, index)
+    get_worker_info().dataset.prepare()  # type: ignore[union-attr]

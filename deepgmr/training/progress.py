@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepgmr.errors import MissingDependency
+from deepgmr.extras import extra
 
 _SIDE = 256  # pixels of each panel of the picture
 _COLOURS = ((0, 114, 178), (230, 120, 0))  # source, target: told apart by colour-blind eyes too
@@ -84,10 +84,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependency("TensorBoard is not installed: pip install 'deepgmr[tensorboard]'") from error
+        extra("tensorboard", "tensorboard", "writing scalars and pictures")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder))
 
     def scalars(self, row: Mapping[str, float]) -> None:

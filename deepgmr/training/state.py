@@ -10,17 +10,20 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from deepgmr import checkpoint
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
-from deepgmr.files.disk import replacing, writing
+from deepgmr.io import checkpoint
+from deepgmr.io.disk import replacing, writing
+from deepgmr.plain import to_plain
 from deepgmr.training.config import AnyTraining, OptimiserConfig
 from deepgmr.training.tasks import Task, to_device
 
@@ -44,7 +47,8 @@ class Run:
         self.model = task.build(self._generator(-1)).to(device)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.parameters = [parameter for _, parameter in self.model.named_parameters()]
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.average = AveragedModel(self.model, multi_avg_fn=_averaging(config.optimiser.average)).eval()
+        self.shared: nn.Module = self.model if processes == 1 else DistributedDataParallel(self.model)
         decayed = [p for p in self.parameters if p.ndim > 1]  # biases and normalisations are not pulled to zero
         other = [p for p in self.parameters if p.ndim <= 1]
         groups = [
@@ -61,22 +65,20 @@ class Run:
         batch = self.task.make_batch(self._generator(self.step), rank=self.rank, processes=self.processes)
         batch = to_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optimiser.precision == "bf16"):
-            loss, numbers = self.task.loss(self.model, batch)
+            loss, numbers = self.task.loss(self.shared, batch)
         self.optimiser.zero_grad(set_to_none=False)
         loss.backward()
-        self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip)
         if not torch.isfinite(norm):
             raise FloatingPointError(
                 f"the gradient of step {self.step} is not finite, so it was not taken; resume from the last checkpoint "
                 'with a lower rate or precision = "fp32"'
             )
+        # Not a scheduler of torch's: a rate that follows from the step alone has no state to save and to get wrong.
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.optimiser, self.step)
         self.optimiser.step()
-        decay = min(self.config.optimiser.average, (1 + self.step) / (10 + self.step))
-        for average, parameter in zip(self.average, self.parameters, strict=True):
-            average.lerp_(parameter.detach(), 1 - decay)
+        self.average.update_parameters(self.model)
         self.step += 1
         self.seconds += time.monotonic() - began
         values = torch.stack([loss.detach(), *(value.detach() for value in numbers.values()), norm.detach()]).double()
@@ -86,18 +88,6 @@ class Run:
     def _generator(self, step: int) -> torch.Generator:
         # Neighbouring seeds give unrelated streams: the Mersenne twister's state is filled by a scrambling recurrence.
         return torch.Generator().manual_seed((self.config.seed * 0x9E3779B1 + step + 1) % 2**63)
-
-    def _share_gradients(self) -> None:
-        if self.processes == 1:
-            return
-        flat = torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None])
-        self._mean(flat)
-        start = 0
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                size = parameter.grad.numel()
-                parameter.grad.copy_(flat[start : start + size].view_as(parameter.grad))
-                start += size
 
     def _mean(self, values: Tensor) -> None:
         if self.processes > 1:
@@ -112,23 +102,6 @@ class Run:
         torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
         return bool(wish.item())
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within, the network has the averaged weights and is in evaluation mode."""
-        own = [parameter.detach().clone() for parameter in self.parameters]
-        self._put(self.average)
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train()
-            self._put(own)
-
-    def _put(self, values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
-
     # -- files -------------------------------------------------------------------------------------------------
 
     def begin(self, *, resume: bool) -> None:
@@ -139,7 +112,7 @@ class Run:
         if not resume:
             raise InvalidConfig(f"{self.out} already holds a training; resume it (--resume) or choose another folder")
         saved = checkpoint.read(self.path)
-        effective = checkpoint.to_plain(self.config)
+        effective = to_plain(self.config)
         different = sorted(key for key in effective if saved.provenance.get("training", {}).get(key) != effective[key])
         if different:
             raise InvalidConfig(
@@ -147,8 +120,9 @@ class Run:
             )
         try:
             self.model.load_state_dict(saved.part("model"))
-            average, state = saved.part("ema"), saved.part("optimizer")
-            self.average = [average[name].to(self.device) for name in self.names]
+            self.average.module.load_state_dict(saved.part("ema"))
+            self.average.n_averaged.fill_(int(saved.state["step"]))
+            state = saved.part("optimizer")
             begun = int(saved.state["step"]) > 0  # before the first step the optimiser has no state
             for name, parameter in zip(self.names, self.parameters, strict=True) if begun else ():
                 self.optimiser.state[parameter] = {
@@ -166,12 +140,9 @@ class Run:
         """Everything needed to go on, in one file that is replaced atomically."""
         if self.rank != 0:
             return
-        buffers = {name for name, _ in self.model.named_buffers()}
-        model = self.model.state_dict()
-        tensors = {f"model.{name}": value for name, value in model.items()}
-        tensors |= {f"ema.{name}": value.clone() for name, value in model.items() if name in buffers}
-        for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-            tensors[f"ema.{name}"] = average
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"ema.{name}": value for name, value in self.average.module.state_dict().items()}
+        for name, parameter in zip(self.names, self.parameters, strict=True):
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
         state = {"step": self.step, "seconds": self.seconds}
@@ -196,12 +167,22 @@ class Run:
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "training": checkpoint.to_plain(self.config),
+            "training": to_plain(self.config),
             "steps": self.step,
             "pairs": self.step * self.config.optimiser.batch,
             "seconds": round(self.seconds, 1),
             "torch": str(torch.__version__),
         }
+
+
+def _averaging(largest: float) -> Callable[..., None]:
+    """An exponential average of the weights that forgets the first steps sooner than the later ones."""
+
+    def update(averages: Any, weights: Any, count: Tensor) -> None:
+        decay = min(largest, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averages, weights, count)
+
+    return update
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:

@@ -12,14 +12,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from deepgmr import checkpoint, divergence, metrics
-from deepgmr.datasets.modelnet import read_modelnet
-from deepgmr.datasets.pairs import PairBatch, make_pairs
+from deepgmr import divergence, metrics
+from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
+from deepgmr.datasets.suites.modelnet import read_modelnet
 from deepgmr.errors import InvalidConfig
-from deepgmr.networks.features import gather_points
-from deepgmr.networks.model import DeepGMR, Prediction
+from deepgmr.geometry.neighbours import gather_points
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.io import checkpoint
+from deepgmr.networks.deepgmr import DeepGMR, Prediction
 from deepgmr.training.config import TrainingConfig
-from deepgmr.transform import RigidTransform
 
 Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)
 Network = TypeVar("Network", bound=nn.Module)

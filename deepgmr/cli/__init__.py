@@ -1,0 +1,42 @@
+"""The terminal: `register SRC TGT`, and `deepgmr VERB`.
+
+Exit codes: 0 registered; 2 bad input or usage (one line on stderr, nothing written); 3 answered, but not to be
+trusted (printed and written all the same); 130 interrupted. Results go to stdout, everything else to stderr.
+Whatever takes long to import is imported inside the command, after the files have been read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from deepgmr.cli import calibrate, evaluate, register, train
+from deepgmr.cli.terminal import Version, run
+
+_SETTINGS: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+register_app = typer.Typer(**_SETTINGS)
+register_app.command()(register.command)
+app = typer.Typer(help="Register point clouds by matching Gaussian mixtures.", no_args_is_help=True, **_SETTINGS)
+for _verb, _room in (("register", register), ("evaluate", evaluate), ("train", train), ("calibrate", calibrate)):
+    app.command(_verb)(_room.command)
+
+
+@app.callback()
+def _deepgmr(version: Version = False) -> None:
+    """Register point clouds by matching Gaussian mixtures."""
+
+
+def register_main(arguments: list[str] | None = None) -> int:
+    """The console script `register`; returns the exit code."""
+    return run(register_app, "register", arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The console script `deepgmr`; returns the exit code."""
+    return run(app, "deepgmr", arguments)

@@ -1,0 +1,47 @@
+"""`deepgmr calibrate --out DIR`: fit the ranking and the confidence, and write the bundle that uses them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepgmr.cli.terminal import answering, progress_bar, put
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For the bundle and its card.")] = ...,  # type: ignore[assignment]
+    name: Annotated[str, typer.Option("--name", help="Of the bundle.")] = "default",
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="NAME_OR_FILE", help="What to start from, settings included.")
+    ] = "default",
+    network: Annotated[
+        str | None, typer.Option("--network", metavar="NAME_OR_FILE", help="Another overlap network to go with it.")
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", metavar="FILE", help="Other settings, a TOML file.")
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs of each kind.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Fits, each on what the one before answers.")] = 2,
+) -> None:
+    """Register procedural pairs, fit what ranks the candidates and says how sure, and write one bundle and its card."""
+    with answering("deepgmr calibrate"):
+        from deepgmr import io
+
+        path = out / f"{name}.safetensors"
+        out.mkdir(parents=True, exist_ok=True)
+        io.check_writable(path)
+        from deepgmr.pipeline.bundle import Bundle
+        from deepgmr.training import calibration
+
+        start = calibration.started(Bundle.load(bundle), network=network, settings=settings)
+        said = shlex.join(["deepgmr", "calibrate", *sys.argv[2:]])
+        with progress_bar() as progress, redirect_stdout(sys.stderr):
+            made = calibration.calibrate(start, pairs=pairs, seed=seed, rounds=rounds, command=said, progress=progress)
+        calibration.write(out, made, name=name)
+        put(f"{path}\n{calibration.card(made, name)}")

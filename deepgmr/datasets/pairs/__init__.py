@@ -1,0 +1,1 @@
+"""From shapes and scenes to pairs: protocols, batches and the pool of scans."""

@@ -1,0 +1,1 @@
+"""Fixed pairs to be measured on, and the formats they come in."""

@@ -1,0 +1,28 @@
+"""A suite of any kind by its path; `#` and a word choose pairs of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepgmr.datasets.suites.fixed import PairSuite, read_suite
+from deepgmr.datasets.suites.threedmatch import BENCHMARKS, is_threedmatch, read_threedmatch
+from deepgmr.errors import InvalidFile
+
+
+def read_named(path: str | Path, *, points: int | None = None) -> PairSuite:
+    """What `read_suite` reads, or the 3DMatch layout; `points` cuts each cloud.
+
+    `PATH#unseen` and `PATH#seen` keep the rows whose category is not, or is, among the first twenty; `PATH#3DMatch` and
+    `PATH#3DLoMatch` choose the benchmark. Raises `InvalidFile`.
+    """
+    text, mark, word = str(path).rpartition("#")
+    if mark and word in BENCHMARKS:
+        return read_threedmatch(text, word).cut(points)
+    if is_threedmatch(path):
+        raise InvalidFile(f"{path} holds several benchmarks; give {path}#{f' or {path}#'.join(BENCHMARKS)}")
+    if not mark or word not in ("seen", "unseen"):
+        return read_suite(path, points=points)
+    suite = read_suite(text, points=points)
+    if suite.unseen is None:
+        raise InvalidFile(f"{text} does not say which rows are unseen, so `#{word}` means nothing there")
+    return suite.subset(suite.unseen if word == "unseen" else ~suite.unseen, name=f"{suite.name}#{word}")

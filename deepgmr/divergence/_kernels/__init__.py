@@ -1,0 +1,1 @@
+"""What the divergences are made of; nobody else imports it."""

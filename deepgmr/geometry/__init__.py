@@ -1,0 +1,1 @@
+"""Points, normals and rigid motions: mathematics without an opinion on registration."""

@@ -1,0 +1,84 @@
+"""What a registration answers: a motion, how far to trust it, and what it took to find."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deepgmr.pipeline.judge import Evidence, Status
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """Another motion that explains the clouds."""
+
+    target_from_source: np.ndarray  # (4, 4) float64
+    score: float  # in [0, 1], to be compared with `Registration.score`
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What an answer took."""
+
+    looks: int  # taken
+    hypotheses: int  # refined and ranked, over all looks
+    components: tuple[int, int]  # of the source and of the target at the level that was searched
+    milliseconds: dict[str, float] = field(default_factory=dict)  # a step
+    bundle: str = ""  # what answered: the id of `deepgmr.Bundle`
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The answer, and how far to trust it. Lengths are in the units of the input."""
+
+    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
+    confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
+    covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation), left perturbation in the target frame
+    overlap: float  # estimated share of source points that have a counterpart in the target
+    status: Status
+    sentence: str  # the status in words, and what helps
+    score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
+    evidence: Evidence
+    stats: Stats
+    alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""
+        return self.status is Status.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it: None for numbers that are not finite."""
+        return plain(
+            {
+                "registered": self.trusted,
+                "status": self.status.value,
+                "sentence": self.sentence,
+                "confidence": self.confidence,
+                "overlap": self.overlap,
+                "score": self.score,
+                "target_from_source": self.target_from_source,
+                "covariance": self.covariance,
+                "alternatives": [vars(other) for other in self.alternatives],
+                "evidence": vars(self.evidence),
+                "stats": vars(self.stats),
+                "notes": self.notes,
+            }
+        )
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON can hold it."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,190 @@
+"""What a cloud must be: checked once at the door."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from deepgmr.errors import InvalidCloud
+from deepgmr.extras import extra
+from deepgmr.pipeline.settings import JudgeSettings
+
+ROLES = ("source", "target")
+SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
+_LARGEST = 1e150  # beyond this a squared coordinate overflows float64
+_SMALLEST = 1e-150  # below this a squared distance underflows
+_FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
+_ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
+_UNITS = {  # the unit with the larger numbers first
+    "feet against metres": 3.281,
+    "millimetres against centimetres": 10.0,
+    "inches against feet": 12.0,
+    "millimetres against inches": 25.4,
+    "inches against metres": 39.37,
+    "centimetres against metres": 100.0,
+    "millimetres against feet": 304.8,
+    "millimetres against metres": 1000.0,
+}
+
+
+def as_points(
+    cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid: bool = False, seed: int = 0
+) -> np.ndarray:
+    """The points of a cloud as a float64 array (N, 3), checked.
+
+    Takes a NumPy array (plain, or structured with the fields x, y, z), a torch tensor, nested lists, an Open3D point
+    cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
+    by `seed`).
+
+    Raises `InvalidCloud`, naming `name` and, where that is one of `ROLES`, with it as its `role`, for anything but
+    numbers of shape (N, 3), for fewer than `minimum` points, for coordinates that are not finite (unless
+    `drop_invalid`, which removes those points), for coordinates whose square overflows or underflows, and for points
+    that are all equal.
+    """
+    array = _extract(cloud, name, seed)
+    if array.dtype.names is not None:
+        array = _from_fields(array, name)
+    if array.dtype.kind not in "fiu":
+        raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
+    points = np.ascontiguousarray(array, dtype=np.float64)
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        bad = int((~finite).sum())
+        if not drop_invalid:
+            raise _refused(
+                name,
+                f"{bad} of {len(points)} points have NaN or infinite coordinates; "
+                "clean the cloud, or pass drop_invalid=True (--drop-invalid) to leave them out",
+            )
+        points = points[finite]
+    if len(points) < minimum:
+        raise _refused(name, f"{len(points)} usable points; registration needs at least {minimum}")
+    if np.abs(points).max() > _LARGEST:
+        raise _refused(name, f"a coordinate of {np.abs(points).max():.3g} overflows; check the units")
+    if (points == points[0]).all():
+        raise _refused(name, f"all {len(points)} points are equal; there is no shape to register")
+    if np.abs(points - points[0]).max() < _SMALLEST:
+        raise _refused(name, f"the points differ by less than {_SMALLEST:.0e}; check the units")
+    return points
+
+
+def check_units(ratio: float, settings: JudgeSettings) -> None:
+    """Raise `InvalidCloud` if the clouds differ so much in size, by `Pair.size_ratio`, that their units must differ."""
+    if max(ratio, 1 / ratio) > settings.other_units:
+        larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
+        raise InvalidCloud(
+            f"the {larger} is {max(ratio, 1 / ratio):.0f} times larger than the {smaller}; a rigid motion cannot "
+            f"change size. Bring both clouds to one unit{_likely_units(max(ratio, 1 / ratio))}"
+        )
+
+
+def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
+    """A sentence for clouds that differ in size, by `Pair.size_ratio`, more than two views of one thing do; else None."""
+    factor = max(ratio, 1 / ratio)
+    if factor < (settings.odd_size if doubtful else settings.odd_size_sure):
+        return None
+    larger, smaller = ("source", "target") if ratio > 1 else ("target", "source")
+    return (
+        f"the {larger} is about {factor:.3g} times the size of the {smaller}, and a rigid motion cannot change size; "
+        f"if both show the same thing, bring them to one unit{_likely_units(factor)}"
+    )
+
+
+def _likely_units(factor: float) -> str:
+    """Which units differ by about a factor, nearest first: sizes of clouds that share a part say no more than about."""
+    distance = {names: abs(math.log(factor / value)) for names, value in _UNITS.items()}
+    near = sorted((name for name in distance if distance[name] < math.log(_ABOUT)), key=distance.__getitem__)
+    return f" ({' or '.join(near)}?)" if near else ""
+
+
+def coarse_step(points: np.ndarray) -> float | None:
+    """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
+
+    Told from the numbers, since a file or a cast to float64 hides what they were stored in.
+    """
+    largest = float(np.abs(points).max())
+    if largest > float(np.finfo(np.float32).max):
+        return None
+    step = float(np.spacing(np.float32(largest)))
+    size = _median_radius(points[:: max(1, len(points) // 1000)])
+    if step < _FINE * size or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
+        return None
+    # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
+    if step > _COARSE * size:
+        return step
+    places = np.unique(points, axis=0)
+    sample = places[:: max(1, len(places) // 1000)]
+    return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
+
+
+def _median_radius(points: np.ndarray) -> float:
+    distance = _from_the_middle(points)
+    return float(np.median(distance)) or float(distance.max())
+
+
+def _from_the_middle(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points - np.median(points, axis=0), axis=1)
+
+
+def _refused(name: str, what: str) -> InvalidCloud:
+    return InvalidCloud(f"{name}: {what}", role=name if name in ROLES else None)
+
+
+def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
+    """The raw coordinate array inside whatever was given, told apart by what it offers, not by importing it."""
+    if isinstance(cloud, Tensor):
+        return cloud.detach().cpu().numpy() if cloud.dtype != torch.bfloat16 else cloud.detach().float().cpu().numpy()
+    if isinstance(cloud, np.ndarray):
+        return cloud
+    module = type(cloud).__module__.partition(".")[0]
+    if module == "open3d":
+        return _from_open3d(cloud, seed)
+    if module == "trimesh":
+        return _from_trimesh(cloud, seed)
+    try:
+        return np.asarray(cloud)
+    except (ValueError, TypeError) as error:
+        raise _refused(
+            name,
+            f"cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
+            "an Open3D or trimesh cloud, or a path",
+        ) from error
+
+
+def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
+    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
+    names = array.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names):
+        raise _refused(name, f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
+    columns = [array[axis] for axis in "xyz"]
+    for axis, column in zip("xyz", columns, strict=True):
+        if column.dtype.kind not in "fiu" or column.shape != array.shape:
+            raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
+    return np.stack([column.ravel() for column in columns], axis=1)
+
+
+def _from_open3d(cloud: Any, seed: int) -> np.ndarray:
+    if hasattr(cloud, "point"):  # open3d.t.geometry
+        return cloud.point["positions"].cpu().numpy()
+    if hasattr(cloud, "triangles"):
+        trimesh = extra("trimesh", "meshes", "drawing points on a mesh")
+        mesh = trimesh.Trimesh(np.asarray(cloud.vertices), np.asarray(cloud.triangles), process=False)
+        return _from_trimesh(mesh, seed)
+    return np.asarray(cloud.points)
+
+
+def _from_trimesh(cloud: Any, seed: int) -> np.ndarray:
+    if hasattr(cloud, "to_geometry"):  # a Scene
+        cloud = cloud.to_geometry()
+    if len(getattr(cloud, "faces", ())):
+        import trimesh
+
+        return np.asarray(trimesh.sample.sample_surface(cloud, SURFACE_SAMPLES, seed=seed)[0])
+    return np.asarray(cloud.vertices)

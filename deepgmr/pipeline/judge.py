@@ -1,0 +1,176 @@
+"""How far to trust an answer: one calibrated probability, and one word with its remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import JudgeSettings, RankSettings
+
+FEATURES = ("standing", "margin", "log_overlap", "misfit", "looseness", "relief", "log_observability")
+
+
+class Status(str, Enum):
+    """What became of a registration. The value is the word for machines, `sentence` is for people."""
+
+    sentence: str
+
+    OK = "ok", "the clouds are registered"
+    AMBIGUOUS = (
+        "ambiguous",
+        "other motions explain the clouds as well (see the alternatives): the shape repeats or is symmetric; "
+        "give an initial motion or a largest rotation",
+    )
+    DEGENERATE = (
+        "degenerate",
+        "the shared geometry leaves some motion free (a line, a plane, a sphere, a surface of revolution); "
+        "give clouds that also hold edges or corners",
+    )
+    LOW_OVERLAP = (
+        "low_overlap",
+        "hardly any of the clouds was seen in both; give scans that share more, or an initial motion",
+    )
+    UNCERTAIN = (
+        "uncertain",
+        "no motion explains the clouds well enough to be trusted; give cleaner or more overlapping clouds, "
+        "or an initial motion",
+    )
+
+    def __new__(cls, value: str, sentence: str) -> Status:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against an answer; every number is free of units.
+
+    `misfit`, `looseness` and `relief` are those of `deepgmr.pipeline.rank.Terms`, at the answer.
+    """
+
+    score: float  # of the answer, in [0, 1]
+    standing: float  # log odds of the answer, and of poses that are as good as the same for the shape, against the rest
+    share: float  # of the probability, in (0, 1], that is not with poses which put the shape somewhere else entirely
+    margin: float  # nats by which the answer is more plausible than the best other pose, symmetries included
+    source_overlap: float
+    target_overlap: float
+    misfit: float
+    looseness: float
+    relief: float
+    accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
+    observability: float  # least over largest eigenvalue of the information of the matched points
+
+
+def weigh(
+    poses: RigidTransform,
+    terms: Terms,
+    ranking: Ranking,
+    source: Level,
+    settings: RankSettings,
+    *,
+    observability: float,
+) -> Evidence:
+    """What speaks for the first of P different poses, the answer, against the others.
+
+    The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
+    by a symmetry, counts for the answer. How well the answer is determined, its `observability`, is not known here.
+    """
+    plausibility = ranking.plausibility(terms).double()
+    behind = plausibility[0] - plausibility  # nats (P,)
+    odds = torch.exp(-behind)
+    apart = unlikeness(poses[0], poses, source, settings)
+    apart[0] = 0.0
+    elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
+    for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
+    answer = terms.row(0)
+    return Evidence(
+        score=answer["score"],
+        standing=math.log(for_it / max(against, 1e-9)),
+        share=float(odds[apart <= settings.elsewhere].sum() / odds.sum()),
+        margin=float(behind[1:].min()) if len(terms) > 1 else math.inf,
+        source_overlap=answer["source_overlap"],
+        target_overlap=answer["target_overlap"],
+        misfit=answer["misfit"],
+        looseness=answer["looseness"],
+        relief=answer["relief"],
+        accidents=-math.inf,
+        observability=observability,
+    )
+
+
+def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
+    """The regressors of the confidence, by the names in `FEATURES`."""
+    return {
+        "standing": math.copysign(math.sqrt(min(abs(evidence.standing), settings.sure)), evidence.standing),
+        "margin": min(evidence.margin, settings.wide),
+        "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + settings.least_overlap),
+        "misfit": evidence.misfit,
+        "looseness": evidence.looseness,
+        "relief": evidence.relief,
+        "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
+    }
+
+
+def ceiling(evidence: Evidence) -> float:
+    """What no answer is surer than: its share among its rivals, and its odds against an accident."""
+    return min(evidence.share, logistic(-evidence.accidents))
+
+
+def logistic(logit: float) -> float:
+    return 1 / (1 + math.exp(-max(min(logit, 30.0), -30.0)))
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """A logistic model of how often such an answer is right, fitted on procedural pairs, under a ceiling."""
+
+    intercept: float
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        check_names("the confidence", self.weights, FEATURES)
+
+    def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
+        """The probability in (0, 1) that the answer is right up to the symmetry of the shape.
+
+        Right means that the whole shape, moved by the answer, lies within a twentieth of its radius of where it belongs
+        (ADD-S, the mean distance to the nearest point; Hinterstoisser et al. 2012). That several poses of a symmetric
+        shape fit equally well therefore costs little confidence; `Status.AMBIGUOUS` says so instead. Rivals that would
+        put the shape elsewhere cost much: no answer is surer than its share, about a half for a thing that stands there
+        twice, and none that unrelated clouds would give as well: a handful of points fits anything somewhere.
+        """
+        values = features(evidence, settings)
+        logit = self.intercept + sum(self.weights[name] * values[name] for name in FEATURES)
+        return min(logistic(logit), ceiling(evidence))
+
+
+def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -> tuple[Status, float]:
+    """The status of an answer and its confidence. Only `Status.OK` is an answer to act on.
+
+    The status looks at the pose, the confidence at the shape: an answer can be ambiguous or degenerate and yet almost
+    certainly one of the poses that put the source where it belongs.
+    """
+    probability = confidence.probability(evidence, settings)
+    tied = evidence.margin < settings.tied
+    if evidence.observability < (settings.nearly_free if tied else settings.free):
+        return Status.DEGENERATE, probability
+    alone = replace(evidence, standing=settings.sure, share=1.0, margin=settings.wide)
+    if tied and confidence.probability(alone, settings) >= settings.shape:
+        return Status.AMBIGUOUS, probability  # one of at least two that are as good
+    if probability >= settings.trust:
+        return Status.OK, probability
+    if min(evidence.source_overlap, evidence.target_overlap) < settings.low_overlap:
+        return Status.LOW_OVERLAP, probability
+    return Status.UNCERTAIN, probability

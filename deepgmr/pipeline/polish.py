@@ -1,0 +1,108 @@
+"""The winner at the resolution of the data, and what the points say of its precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.refine import descend, moved, pull
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import PolishSettings, RefineSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Polished:
+    """The final motion in the pair's frame, and what the points say of its precision."""
+
+    target_from_source: RigidTransform  # float64
+    information: np.ndarray  # (6, 6) of (rotation vector, translation), left, target frame; inverse noise included
+    observability: float  # least over largest eigenvalue of the information about the centre of the matched points
+
+    def covariance(self, settings: PolishSettings) -> np.ndarray:
+        """The inverse (6, 6), finite where a direction is free: there the variance is that of knowing next to nothing."""
+        values, vectors = np.linalg.eigh(self.information)
+        return (vectors / np.maximum(values, max(settings.free * values[-1], settings.least_information))) @ vectors.T
+
+
+def polish(
+    source: Level,
+    target: Level,
+    initial: RigidTransform,
+    *,
+    reach: float,
+    settings: PolishSettings,
+    refinement: RefineSettings,
+) -> Polished:
+    """Generalised ICP of the finest levels from a motion that is already close.
+
+    `reach` is the precision of the initial motion, frame units. With no iterations the motion stays as it is and is
+    only observed. Where the clouds turn out to hold the very same points, the last steps are closed-form
+    point-to-point ones, which are exact where surfaces can only slide.
+    """
+    matrix = initial.matrix.double().numpy()
+    narrow = min(reach, max(settings.narrow * target.spacing, settings.least_narrow * reach))
+    same = False
+    if settings.iterations:
+        for radius in (reach, narrow) if min(len(source), len(target)) > refinement.tiny else ():
+            matrix = descend(
+                source,
+                target,
+                matrix,
+                radius,
+                iterations=settings.iterations,
+                settled=settings.settled,
+                dwarf=refinement.dwarf,
+            )
+        matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
+    return _observe(source, target, matrix, radius=narrow, same=same)
+
+
+def _point_to_point(
+    source: Level, target: Level, start: np.ndarray, settings: PolishSettings, *, tiny: int, steps: int
+) -> tuple[np.ndarray, bool]:
+    """Closed-form steps on nearest pairs, kept only if they show the points of the clouds to be the same ones."""
+    spacing = target.spacing
+    probes = source.points[:: max(1, len(source) // settings.probes)]
+    gap = target.tree.nearest(moved(probes, start))[0]
+    if len(source) > tiny and np.quantile(gap, settings.nearest) > settings.looks_same * spacing:
+        return start, False  # other samples lie half a spacing apart
+    matrix = pull(source.points, target.tree, start, spacing, steps)
+    distance, _ = target.tree.within(moved(source.points, matrix), spacing)
+    close = np.isfinite(distance)
+    same = bool(close.sum() >= 3 and np.sqrt(np.mean(distance[close] ** 2)) < settings.is_same * spacing)
+    return (matrix, True) if same else (start, False)
+
+
+def _observe(source: Level, target: Level, matrix: np.ndarray, *, radius: float, same: bool) -> Polished:
+    """What the matched points say of the motion: the information of their point-to-plane residuals.
+
+    Each matched point y with target normal n measures n^T (w x y + v) with the variance of the residuals; points
+    known to be the same ones measure all three directions.
+    """
+    points = moved(source.points, matrix)
+    distance, index = target.tree.within(points, radius)
+    close = np.isfinite(distance)
+    y, residual = points[close], points[close] - target.points[index[close]]
+    normals = target.axes[index[close]]
+    directions = [np.broadcast_to(axis, y.shape) for axis in np.eye(3)] if same else [normals]
+    centre = y.mean(axis=0) if len(y) else np.zeros(3)
+    jacobian = np.concatenate([np.hstack([np.cross(y, n), n]) for n in directions])  # (rows, 6)
+    centred = np.concatenate([np.hstack([np.cross(y - centre, n), n]) for n in directions])
+    errors = np.concatenate([(residual * n).sum(1) for n in directions])
+    noise = max(float(np.mean(errors**2)) if len(errors) else 1.0, 1e-18)
+    lever = float(np.sqrt(np.mean((y - centre) ** 2))) if len(y) >= 3 else 0.0
+    values = np.linalg.eigvalsh(_unit_lever(centred, lever)) if lever > 0 else np.zeros(6)
+    motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
+    observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
+    # Residuals within a neighbourhood share the points that its normals were estimated from, in both clouds.
+    shared = 1 if same else 2 * target.settings.for_normals
+    return Polished(motion, jacobian.T @ jacobian / (shared * noise), observability)
+
+
+def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:
+    """J^T J with rotations measured by how far they move the points, so that its eigenvalues compare."""
+    scaled = np.hstack([jacobian[:, :3] / lever, jacobian[:, 3:]])
+    return scaled.T @ scaled

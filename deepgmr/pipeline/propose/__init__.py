@@ -1,0 +1,1 @@
+"""Where hypotheses come from: each room turns two scans and a prior into motions or matches."""

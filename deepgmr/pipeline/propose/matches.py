@@ -1,0 +1,36 @@
+"""Pairs of components that may be the same place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepgmr.pipeline.settings import ProposeSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Pairs of components that may be the same place, best first."""
+
+    source: Tensor  # (M,) int64
+    target: Tensor  # (M,) int64
+    scores: Tensor  # (M,)
+
+
+def match(source: Tensor, target: Tensor, settings: ProposeSettings) -> Matches:
+    """The most distinctive pairs between descriptors (J, F) and (K, F) with unit rows.
+
+    A pair counts by its softmax over targets times its softmax over sources (dual softmax, Rocco et al. 2018): how
+    clearly each is the other's best.
+    """
+    similarity = settings.sharpness * (source @ target.T)
+    mutual = torch.softmax(similarity, dim=1) * torch.softmax(similarity, dim=0)  # (J, K)
+    few = source.shape[0] * min(settings.candidates, target.shape[0])
+    # in a tiny cloud every pair is worth a look
+    candidates = target.shape[0] if few < settings.few else settings.candidates
+    scores, index = mutual.topk(min(candidates, target.shape[0]), dim=1)
+    order = scores.flatten().argsort(descending=True, stable=True)[: settings.matches]
+    rows = torch.arange(len(source)).unsqueeze(-1).expand_as(index).flatten()
+    return Matches(rows[order], index.flatten()[order], scores.flatten()[order])

@@ -1,0 +1,231 @@
+"""How two surfaces meet under a motion, in named terms; what makes one hypothesis more plausible than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from scipy.special import gammaln
+from torch import Tensor
+
+from deepgmr.divergence.partial import kl_oriented, largest_partial_divergence, partial_divergence
+from deepgmr.errors import InvalidConfig
+from deepgmr.geometry.transform import RigidTransform, rotation_angle, rotation_grid
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import AccidentSettings, RankSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """How the two clouds meet under each of H motions. Roots of means are over the components with a counterpart."""
+
+    score: Tensor  # (H,) in [0, 1]: one minus the partial divergence, as a share of its largest value
+    misfit: Tensor  # (H,) log of the root mean square gap across the surfaces, in spacings
+    looseness: Tensor  # (H,) the same, of all counterparts within reach
+    bend: Tensor  # (H,) log of the root mean square disagreement of the normals
+    relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
+    source_overlap: Tensor  # (H,) share of source components with a counterpart
+    target_overlap: Tensor  # (H,) share of target components with a counterpart
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, index: Tensor | slice) -> Terms:
+        return Terms(**{name: value[index] for name, value in vars(self).items()})
+
+    def row(self, index: int) -> dict[str, float]:
+        """The terms of one motion, by name."""
+        return {name: float(value[index]) for name, value in vars(self).items()}
+
+    @classmethod
+    def none(cls) -> Terms:
+        """The terms of no motions."""
+        return cls(**{item.name: torch.zeros(0) for item in fields(cls)})
+
+    @classmethod
+    def joined(cls, parts: list[Terms]) -> Terms:
+        return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
+
+
+RANKED = ("score", "misfit", "looseness", "bend", "relief")  # the terms that plausibility weighs
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A multinomial logistic model of which hypothesis of a pair is right: a weight, in nats, for each of `RANKED`.
+
+    The weights read: the more is explained the better; what meets has to meet closely; and flat pieces fit one another
+    anywhere, so the same gap is better evidence where normals and relief vary.
+    """
+
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        check_names("the ranking", self.weights, RANKED)
+
+    def plausibility(self, terms: Terms) -> Tensor:
+        """(H,) nats, up to a constant: what the hypotheses are ranked by."""
+        total = torch.zeros_like(terms.score)
+        for name in RANKED:
+            total = total + self.weights[name] * getattr(terms, name)
+        return total
+
+
+def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
+    """Raise `InvalidConfig` unless there is one weight for each of the names and no other."""
+    missing, unknown = [n for n in names if n not in weights], [n for n in weights if n not in names]
+    if missing or unknown:
+        said = "; ".join(
+            f"{word} {', '.join(f'`{name}`' for name in found)}"
+            for word, found in (("missing", missing), ("unknown", unknown))
+            if found
+        )
+        raise InvalidConfig(f"{what} weighs {', '.join(names)} ({said}); calibrate it again with this version")
+
+
+def measure(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Terms:
+    """The terms of motions (H,).
+
+    The score is the divergence of either surface from the other (`deepgmr.divergence.partial`), over places and
+    normals, with the nearest component as the counterpart; the mean of the two directions. Its background makes it
+    saturate, so that partial overlap costs its share, but also blunt: walls that cross at a small angle still overlap.
+    The gaps between what meets are the sharper half.
+    """
+    spacing = max(source.spacing, target.spacing)
+    forward = _side(motions, source, target, spacing, settings)
+    backward = _side(motions.inverse(), target, source, spacing, settings)
+    both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
+    return Terms(**both, source_overlap=forward["overlap"], target_overlap=backward["overlap"])
+
+
+def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
+    """Quick scores (H,) of motions not yet refined: some of the source only, one side, and wide components."""
+    spacing = settings.first_look * max(source.spacing, target.spacing)
+    step = max(1, len(source) // settings.first_components)
+    return _score(_contact(motions, source, target, settings.reach * spacing, step), spacing, settings)
+
+
+def distinct(motions: RigidTransform, scores: Tensor, count: int, *, angle: float, distance: float) -> Tensor:
+    """Indices of the `count` best motions (H,) of which no two are within both `angle` (rad) and `distance`."""
+    order = scores.argsort(descending=True, stable=True)
+    rotation, translation = motions.rotation[order], motions.translation[order]
+    turn = rotation_angle(rotation.unsqueeze(1).mT @ rotation)  # (H, H)
+    close = ((turn < angle) & (torch.cdist(translation, translation) < distance)).numpy()
+    kept: list[int] = []
+    free = np.ones(len(order), dtype=bool)
+    for i in range(len(order)):
+        if free[i]:
+            kept.append(i)
+            if len(kept) == count:
+                break
+            free &= ~close[i]
+    return order[kept]
+
+
+def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, settings: RankSettings) -> Tensor:
+    """How far (H,) the surface moved by `others` (H,) lies from the surface moved by `motion`: zero for a symmetry.
+
+    ADD-S (Hinterstoisser et al. 2012) between the two motions, with distances measured across the surface where there
+    is one nearby, so that the finite sampling of a symmetric shape does not count.
+    """
+    between = motion.inverse() @ others
+    contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.placed))
+    near = contact.distance <= settings.seen * level.spacing
+    return torch.where(near, contact.across.sqrt(), contact.distance).mean(-1)
+
+
+def accidents(
+    motion: RigidTransform, source: Level, target: Level, rank: RankSettings, settings: AccidentSettings
+) -> float:
+    """Log of how many motions would, by chance, bring the smaller surface as close to the other as this one does.
+
+    The a-contrario test of Moisan and Stival (IJCV 2004, eq. 3): any three matches make a motion, so of k components
+    with a counterpart within a distance only k - 3 speak for it, each as much as such a counterpart is rare about the
+    surface turned and shifted anyhow. Above zero the meeting is worth nothing, as it must be for a handful of points.
+    """
+    if len(source) > len(target):
+        return accidents(motion.inverse(), target, source, rank, settings)
+    reach = rank.reach * max(source.spacing, target.spacing)
+    points, other = torch.from_numpy(source.points), target.tree
+    gaps = np.sort(other.within(motion.apply(points).numpy(), reach)[0])
+    gaps = gaps[np.isfinite(gaps)]
+    n, k = len(source), np.arange(4, len(gaps) + 1)
+    if not len(k):
+        return math.log(n) + 3 * math.log(len(target))
+    centre = points.mean(0)
+    offset = (points - centre)[:: max(1, n // settings.components)]
+    sides = torch.cat([torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])
+    away = settings.shift * offset.square().sum(-1).mean().sqrt() * sides[torch.arange(settings.places) % len(sides)]
+    turned = offset @ rotation_grid(settings.places, dtype=torch.float64).mT  # (G, J, 3)
+    elsewhere = (turned + away.unsqueeze(1) + motion.apply(centre[None])).flatten(0, 1)
+    chance = np.sort(other.within(elsewhere.numpy(), reach)[0])
+    rare = float(np.clip(chance[int(settings.rare * len(chance))], 1e-12, reach))
+    counted = np.searchsorted(chance, gaps, side="right") / len(chance)
+    rate = np.where(gaps > rare, counted, settings.rare * (gaps / rare) ** 3).clip(1e-12)
+    choices = gammaln(n + 1) - gammaln(n - k + 1) - gammaln(k - 2) - math.log(6)  # C(n, k) C(k, 3)
+    expected = math.log(n) + 3 * math.log(len(target)) + choices + (k - 3) * np.log(rate[3:])
+    return float(expected.min())
+
+
+# -- how two surfaces meet -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Contact:
+    """The nearest counterparts of J components under H motions."""
+
+    distance: Tensor  # (H, J), infinite beyond the reach
+    index: Tensor  # (H, J) into the other surface; any where there is none
+    square: Tensor  # (H, J) squared distance
+    across: Tensor  # (H, J) squared distance along the normal of the counterpart
+    cosine: Tensor  # (H, J) of the two normals, sign left out
+
+
+def _contact(motions: RigidTransform, source: Level, target: Level, reach: float, step: int = 1) -> _Contact:
+    motions = motions.to(source.means.dtype)
+    moved = motions.apply(source.means[::step])  # (H, J, 3)
+    distance, nearest = target.tree.within(moved.flatten(0, -2).double().numpy(), reach)
+    index = torch.from_numpy(nearest).reshape(moved.shape[:-1])
+    normals = target.normals[index]
+    residual = moved - target.means[index]
+    return _Contact(
+        torch.from_numpy(distance).to(moved.dtype).reshape(moved.shape[:-1]),
+        index,
+        residual.square().sum(-1),
+        (residual * normals).sum(-1).square(),
+        (motions.rotate(source.normals[::step]) * normals).sum(-1).abs(),
+    )
+
+
+def _score(contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+    """One minus the partial divergence (H,), as a share of its largest value."""
+    kl = kl_oriented(contact.square, contact.cosine, sigma=settings.sigma * spacing, sigma_normal=settings.sigma_normal)
+    divergence = partial_divergence(kl.where(contact.distance.isfinite(), math.inf), background=settings.background)
+    return (1 - divergence / largest_partial_divergence(settings.background)).clamp(0, 1)  # but for rounding
+
+
+def _side(
+    motions: RigidTransform, source: Level, target: Level, spacing: float, settings: RankSettings
+) -> dict[str, Tensor]:
+    """The terms (H,) of one side."""
+    contact = _contact(motions, source, target, settings.reach * spacing)
+    seen, within = contact.distance <= settings.seen * spacing, contact.distance.isfinite()
+    unit = spacing**2
+
+    def typical(name: str, value: Tensor, counted: Tensor) -> Tensor:
+        """Half the log of the mean of squares, drawn to what chance gives where little is counted."""
+        belief = settings.belief * value.shape[-1]
+        total = torch.where(counted, value, 0.0).sum(-1) + belief * settings.by_chance[name]
+        return 0.5 * torch.log(total / (counted.sum(-1) + belief))
+
+    return {
+        "score": _score(contact, spacing, settings),
+        "misfit": typical("misfit", (contact.across + settings.along * contact.square) / unit, seen),
+        "looseness": typical("looseness", contact.across / unit, within),
+        "bend": typical("bend", 1 - contact.cosine, seen),
+        "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
+        "overlap": seen.to(contact.square).mean(-1),
+    }

@@ -1,0 +1,101 @@
+"""Hypotheses pulled to local minima: generalised ICP on the components."""
+
+from __future__ import annotations
+
+import numpy as np
+import small_gicp
+import torch
+
+from deepgmr.geometry.neighbours import Tree
+from deepgmr.geometry.procrustes import weighted_procrustes
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import RefineSettings
+
+
+def refine(
+    motions: RigidTransform, source: Level, target: Level, prior: Prior, settings: RefineSettings
+) -> RigidTransform:
+    """Pull each of the motions (H,) to its nearest fit of the components, by generalised ICP (Segal et al. 2009).
+
+    With the nearest components as matches d this descends sum_j d_j^T (Q_j + R P_j R^T)^-1 d_j / 2: in the places of the
+    components the least sum of two same-index bounds, from a mixture in the middle to both clouds (docs/method.md).
+    Two rounds: a wide one that forgives the coarseness of a hypothesis,
+    and a narrow one that forgets what does not overlap. Motions that leave what the prior allows are dropped.
+    """
+    spacing = max(source.spacing, target.spacing)
+    refined = []
+    for matrix in motions.matrix.double().numpy():
+        if min(len(source), len(target)) <= settings.tiny:
+            refined.append(pull(source.points, target.tree, matrix, settings.reaches[-1] * spacing, settings.pulls))
+            continue
+        for reach, least in zip(settings.reaches, settings.least_reaches, strict=True):
+            matrix = descend(
+                source,
+                target,
+                matrix,
+                max(reach * spacing, least),
+                iterations=settings.iterations,
+                settled=settings.settled,
+                dwarf=settings.dwarf,
+            )
+        refined.append(matrix)
+    return prior.apply(RigidTransform.from_matrix(torch.from_numpy(np.stack(refined))))
+
+
+def descend(
+    source: Level, target: Level, start: np.ndarray, reach: float, *, iterations: int, settled: float, dwarf: float
+) -> np.ndarray:
+    """Generalised ICP of the source onto the target from a motion (4, 4); of the smaller onto a much larger one.
+
+    small_gicp's tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to move.
+    """
+    if np.ptp(source.points, axis=0).max() > dwarf * np.ptp(target.points, axis=0).max():
+        back = np.linalg.inv(start)
+        return np.linalg.inv(_align(target, source, back, reach, iterations, settled))
+    return _align(source, target, start, reach, iterations, settled)
+
+
+def _align(
+    source: Level, target: Level, start: np.ndarray, reach: float, iterations: int, settled: float
+) -> np.ndarray:
+    # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
+    result = small_gicp.align(
+        target.cloud,
+        source.cloud,
+        target.tree.tree,
+        start,
+        registration_type="GICP",
+        max_correspondence_distance=reach,
+        num_threads=1,
+        max_iterations=iterations,
+        rotation_epsilon=settled,
+        translation_epsilon=settled,
+    )
+    matrix = np.array(result.T_target_source)
+    if result.num_inliers < 3 or not np.isfinite(matrix).all():
+        return start  # nothing within reach: the hypothesis stays as it was and is ranked as such
+    left, _, right = np.linalg.svd(matrix[:3, :3])  # many small steps leave rounding in the rotation
+    matrix[:3, :3] = left @ right
+    return matrix
+
+
+def pull(source: np.ndarray, target: Tree, matrix: np.ndarray, reach: float, steps: int) -> np.ndarray:
+    """Point-to-point ICP (Besl and McKay 1992) of points (N, 3) until it stands still."""
+    for _ in range(steps):
+        distance, index = target.within(moved(source, matrix), reach)
+        close = np.isfinite(distance)
+        if close.sum() < 3:
+            break
+        pairs = torch.from_numpy(source[close]), torch.from_numpy(target.points[index[close]])
+        step = weighted_procrustes(*pairs, torch.ones(len(pairs[0]), dtype=torch.float64)).target_from_source
+        previous, matrix = matrix, step.matrix.numpy()
+        if np.abs(matrix - previous).max() < 1e-12:
+            break
+    return matrix
+
+
+def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (N, 3) under a motion (4, 4)."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]

@@ -1,0 +1,308 @@
+"""One prepared cloud: its frame, and its pyramid of mixtures, each level built once, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepgmr.geometry.neighbours import Tree
+from deepgmr.geometry.normals import estimate_normals, towards_hollow
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
+from deepgmr.mixture import GaussianMixture
+from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
+from deepgmr.pipeline.clouds import coarse_step
+from deepgmr.pipeline.settings import ScanSettings
+
+_KEPT = 16  # levels that a prepared scan holds on to
+FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A cloud at one resolution: J disks, each round in the tangent plane and thin along the normal.
+
+    These are the covariances of generalised ICP (Segal et al. 2009). Every component weighs the same, whatever the
+    number of points in it: it stands for a piece of the surface, and not for how often a sensor looked there.
+    """
+
+    points: np.ndarray  # (J, 3) float64, in the frame
+    tree: Tree
+    settings: ScanSettings
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, points: np.ndarray, settings: ScanSettings) -> Level:
+        """The level whose components lie at points (J, 3) float64, J >= 3."""
+        return cls(points, Tree(points), settings)
+
+    def seen_closer(self, neighbours: int) -> Level:
+        """The same components, with normals from so many neighbours."""
+        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
+
+    @cached_property
+    def means(self) -> Tensor:
+        """(J, 3) float32."""
+        return torch.from_numpy(self.points).float()
+
+    @cached_property
+    def spacing(self) -> float:
+        """The median distance to the nearest other component."""
+        return float(np.median(self.tree.nearest(self.points, 2)[0][:, 1]))
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """(J, K) int64: the nearest other components, nearest first."""
+        return torch.from_numpy(self.tree.nearest(self.points, min(self.settings.neighbours + 1, len(self)))[1][:, 1:])
+
+    @cached_property
+    def cloud(self) -> Any:
+        """small_gicp's cloud of the components, with normals and covariances."""
+        return self.tree.with_covariances(min(self.settings.for_normals, len(self)))
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """(J, 3) float64, unit: the direction in which the surroundings of a component spread least, of either sign."""
+        if self.tree.cloud is not None:
+            return np.array(self.cloud.normals()[:, :3])
+        return estimate_normals(
+            self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
+        )
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""
+        index = self.neighbours[:, : self.settings.for_side]
+        return towards_hollow(self.means, torch.from_numpy(self.axes).float(), index)
+
+    @cached_property
+    def heights(self) -> Tensor:
+        """(J,) the mean squared height of the nearest components over the tangent plane."""
+        offset = self.means[self.neighbours[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
+        return (offset @ self.normals.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+
+    @cached_property
+    def mixture(self) -> GaussianMixture:
+        """The level as a Gaussian mixture, float64; half-way to its neighbours a component is one deviation away."""
+        normals = torch.from_numpy(self.axes)
+        flat = torch.eye(3, dtype=normals.dtype) - (1 - self.settings.thickness) * normals.unsqueeze(
+            -1
+        ) * normals.unsqueeze(-2)
+        count = len(self)
+        return GaussianMixture(
+            weights=torch.full((count,), 1 / count, dtype=normals.dtype),
+            means=torch.from_numpy(self.points),
+            covariances=(self.settings.sigma * self.spacing) ** 2 * flat,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One cloud, checked, about its own origin: computed in float64 before anything is rounded.
+
+    Nothing here depends on the order of the points, to the last bit, and points far outside count for nothing.
+    """
+
+    origin: np.ndarray  # (3,) float64: the mean of the points, in the units of the input
+    size: float  # twice the root-mean-square radius, input units
+    radius: float  # the median distance from the median point, input units
+    heaps: Heaps  # the data's own resolution, or the finest that the settings keep, about the origin, input units
+    total: int  # points that count
+    far: int  # points left out because they lie far outside
+    coarse: float | None  # the step of coordinates that float32 has rounded coarsely, input units
+    settings: ScanSettings
+    _levels: dict[tuple[int | None, float], Level] = field(default_factory=dict, repr=False)
+    _counts: dict[int, int] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, points: np.ndarray, settings: ScanSettings | None = None) -> Scan:
+        """Prepare checked points (N, 3) float64; see `deepgmr.pipeline.clouds.as_points`."""
+        settings = settings or ScanSettings()
+        middle, centred, distance = _about_the_middle(points)
+        far = _far(distance, settings)
+        if far.any():
+            middle, centred, distance = _about_the_middle(points[~far])
+        heaps = Heaps.of(centred, _power(float(distance.max())))
+        mean = heaps.sums.sum(axis=0) * (heaps.step / len(heaps))
+        heaps = Heaps(heaps.sums - np.rint(mean / heaps.step).astype(np.int64), heaps.counts, heaps.step)
+        size = 2 * math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
+        return cls(
+            origin=middle + mean,
+            size=size,
+            radius=float(np.median(distance)) or float(distance.max()),
+            heaps=_finest(heaps, size, settings),
+            total=len(centred),
+            far=int(far.sum()),
+            coarse=coarse_step(points),
+            settings=settings,
+        )
+
+    def level(self, step: int | None, scale: float) -> Level:
+        """The level on a rung of the ladder of voxel sizes, in units of `scale`; None: every heap a component."""
+        key = step, scale
+        level = self._levels.get(key)
+        if level is None:
+            heaps = self.heaps if step is None else self.heaps.gathered(size_of(step))
+            level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
+            for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
+                self._levels.pop(old, None)
+        return level
+
+    def rung_for(self, components: int) -> int | None:
+        """The rung that leaves about so many components; None if the cloud has no more than that."""
+        if len(self.heaps) <= components:
+            return None
+        least = rung(self.heaps.finest_size)
+        step = max(least, rung(self.size / math.sqrt(components)))
+        tried: dict[int, float] = {}
+        while step not in tried:
+            tried[step] = math.log(self.count(step) / components)
+            step = max(least, step + round(RUNGS / 2 * tried[step]))  # four times as many voxels of half the size
+        return min(tried, key=lambda each: (abs(tried[each]), each))
+
+    def count(self, step: int) -> int:
+        """How many components the level on a rung has."""
+        if step not in self._counts:
+            self._counts[step] = self.heaps.count(size_of(step))
+        return self._counts[step]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two scans in one frame: each about its own origin, both in units of the size of the larger."""
+
+    source: Scan
+    target: Scan
+
+    @property
+    def scale(self) -> float:
+        """Input units per frame unit: twice the root-mean-square radius of the larger cloud."""
+        return max(self.source.size, self.target.size)
+
+    @property
+    def size_ratio(self) -> float:
+        """How many times larger the source is than the target, by the median distance from the median point."""
+        return self.source.radius / self.target.radius
+
+    def levels(self, components: int | None = None) -> tuple[Level, Level]:
+        """Both clouds at one resolution, so that neighbourhoods of equally many components are of equal size.
+
+        The larger has about `components`, by default what the settings say. Small clouds that are about equally dense
+        keep all their points.
+        """
+        settings, scans = self.source.settings, (self.source, self.target)
+        if components is None:
+            beyond = max(0, max(scan.total for scan in scans) - settings.fewest)
+            components = min(settings.most, settings.fewest + int(settings.share * beyond))
+        steps = [step for step in (scan.rung_for(components) for scan in scans) if step is not None]
+        step = max(steps) if steps else None
+        source, target = (self._level(scan, step) for scan in scans)
+        sparse, dense = sorted((source.spacing, target.spacing), reverse=True)
+        if sparse > settings.uneven * dense:
+            even = rung(sparse * self.scale)
+            source, target = (self._level(scan, even if step is None else max(step, even)) for scan in scans)
+        return source, target
+
+    def fine(self, components: int, neighbours: int) -> tuple[Level, Level]:
+        """Each cloud at its own resolution: about so many components or all it has, normals from so many neighbours."""
+        source, target = (
+            self._level(scan, scan.rung_for(components)).seen_closer(neighbours) for scan in (self.source, self.target)
+        )
+        return source, target
+
+    def _level(self, scan: Scan, step: int | None) -> Level:
+        if step is not None and scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
+            step = scan.rung_for(scan.settings.most)  # it all but vanishes in the voxels of a partner so much larger
+        return scan.level(step, self.scale)
+
+    def enter(self, matrix: np.ndarray) -> RigidTransform:
+        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
+        inside = np.array(matrix, dtype=np.float64)
+        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source.origin)
+        inside[..., :3, 3] = (inside[..., :3, 3] + moved - self.target.origin) / self.scale
+        return RigidTransform.from_matrix(torch.from_numpy(inside))
+
+    def undo(self, target_from_source: RigidTransform) -> np.ndarray:
+        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input."""
+        matrix = target_from_source.matrix.detach().double().cpu().numpy()
+        out = matrix.copy()
+        moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source.origin)
+        out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target.origin - moved
+        return out
+
+
+def fingerprint(settings: ScanSettings) -> str:
+    """What tells one front-end from another: a network or a model fitted behind one means nothing behind another."""
+    content: dict[str, Any] = {
+        "front_end": FRONT_END,
+        "patches": [SCALES, MEMBERS, FEATURES],
+        "scan": asdict(settings),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _about_the_middle(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The median point (3,), the points (N, 3) about it, and their distances (N,) from it."""
+    middle = np.median(points, axis=0)
+    centred = points - middle
+    return middle, centred, np.sqrt(np.einsum("ij,ij->i", centred, centred))
+
+
+def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
+    """Which points lie so far outside that they would set the scale of everything.
+
+    What a scanner sees at the end of a street is nearer than ten times the radius that holds nine tenths of the points;
+    a reflection of the sun is not.
+    """
+    radius = np.quantile(distance, settings.inner)
+    return distance > settings.far * radius if radius > 0 else np.zeros(len(distance), dtype=bool)
+
+
+def _finest(heaps: Heaps, size: float, settings: ScanSettings) -> Heaps:
+    """One heap for every place, or, of a larger cloud, those of the finest voxels that leave at most `settings.finest`.
+
+    How many voxels a cloud fills nobody knows beforehand: a corridor fills a hundredth of those of a room of its size.
+    """
+    least = rung(heaps.finest_size)
+    if len(heaps) <= settings.finest:
+        return heaps.gathered(size_of(least))
+    step = max(least, rung(size / math.sqrt(settings.finest)))
+    fits: dict[int, Heaps] = {}
+    while True:
+        gathered = heaps.gathered(size_of(step))
+        octaves = math.log2(len(gathered) / settings.finest)  # of components; a surface has two of them a halving
+        if len(gathered) > settings.finest:
+            if fits:  # one rung too fine
+                return fits[min(fits)]
+            step += max(1, math.ceil(RUNGS / 2 * octaves))
+            continue
+        fits[step] = gathered
+        finer = max(least, step + min(-1, math.ceil(RUNGS / 2 * octaves)))
+        if octaves > -1 or finer == step:
+            return gathered
+        step = finer
+
+
+def _mean_of_squares(distance: np.ndarray) -> float:
+    """The mean of the squares, whatever their order: a sum of integers."""
+    largest = float(distance.max())
+    bits = 62 - max(len(distance), 2).bit_length()
+    return math.ldexp(float(np.rint(np.ldexp((distance / largest) ** 2, bits)).astype(np.int64).sum()), -bits) * (
+        largest**2 / len(distance)
+    )
+
+
+def _power(value: float) -> float:
+    """The least power of two that is no smaller."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5))

@@ -1,0 +1,288 @@
+"""Every number that decides an answer, in frozen tables; TOML in and out.
+
+Lengths are in spacings (the distance between neighbouring components, of the sparser cloud), or where a comment says so
+in sizes (twice the root-mean-square radius of the larger cloud); angles are radians unless a name says degrees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepgmr.errors import InvalidConfig
+from deepgmr.plain import from_plain, from_toml, to_plain, to_toml
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What a cloud becomes: the front-end that search, network, training and calibration share."""
+
+    inner: float = 0.9  # share of the points whose radius about the median ...
+    far: float = 10.0  # ... times this is far outside
+    finest: int = 65_536  # components of the finest level; a cloud that has no more points keeps them all
+    fewest: int = 1024  # points up to which a cloud's components are its points
+    most: int = 1500  # components of the level that is searched
+    share: float = 0.03  # in between, of the points beyond the fewest
+    vanishing: int = 32  # components below which a cloud gets voxels of its own size
+    uneven: float = 1.5  # ratio of spacings from which the denser cloud is thinned to the sparser
+    neighbours: int = 64  # of each component: the widest patch that is looked at
+    for_normals: int = 16  # nearest components, itself included, that a normal is estimated from
+    for_side: int = 40  # ... and that say which side of it is hollow
+    for_height: int = 12  # ... and how much relief there is
+    sigma: float = 0.5  # standard deviation of a component in its plane, spacings: half-way to its neighbours
+    thickness: float = 1e-3  # variance across it, as a share of that in its plane
+
+
+@dataclass(frozen=True)
+class LookSettings:
+    """Where hypotheses come from in one look at a pair, and how many are followed up."""
+
+    mixtures: bool = False  # the motion of the DeepGMR network, between whole clouds
+    learned: bool = False  # matches of the overlap network
+    described: bool = False  # matches of histograms, without training
+    grid: int = 0  # hypotheses from the rotation grid
+    detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
+    refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Looks one after the other, as long as there is doubt, and when there is none."""
+
+    looks: tuple[LookSettings, ...] = (
+        LookSettings(learned=True, refined=8),
+        LookSettings(described=True, grid=12, refined=24),
+        LookSettings(described=True, detail=5000, refined=24),
+    )
+    clear: float = 0.8  # confidence that needs no second look ...
+    whole: float = 0.9  # ... or overlap, of both clouds
+    finer: float = 1.5  # times as many points as components, from which a look at more detail sees more
+    few: int = 50  # components up to which every look is taken: it costs nothing
+    unlike: float = 6.0  # ratio of the sizes from which the first look is the only one: no other mends the units
+    same_angle: float = 0.26  # hypotheses within this angle ...
+    same_distance: float = 0.1  # ... and this distance, sizes, are one
+
+
+@dataclass(frozen=True)
+class ProposeSettings:
+    """Descriptors, their matches, and the rotation grid."""
+
+    scales: tuple[int, ...] = (24, 64)  # neighbours in the patches that histograms are taken of
+    bins: int = 11  # of each of the three angles
+    sharpness: float = 20.0  # inverse temperature of the similarity of two histograms, in [0, 1]
+    candidates: int = 2  # target components considered for each source component
+    few: int = 64  # matches below which every pair of components is considered
+    matches: int = 600  # most distinctive ones that are kept
+    rotations: int = 1152  # of the grid: within 24 degrees of any rotation, half of them within 12
+    blur: float = 0.04  # standard deviation added to the components on the grid, sizes: the reach of its spacing
+    mixture: int = 24  # components of the mixtures whose overlap scores the grid ...
+    rounds: int = 2  # ... of EM that fit them ...
+    floor: float = 1e-4  # ... and their least variance, sizes
+
+
+@dataclass(frozen=True)
+class AgreeSettings:
+    """Which matches agree, and the motions they agree on."""
+
+    tolerance: float = 2.0  # how much a right match may change a length, spacings ...
+    least_tolerance: float = 0.04  # ... but at least this, sizes
+    slack: float = 0.4  # the same for matches of nodes, in distances between nodes
+    normal_tolerance: float = 0.5  # of the cosine between two normals: normals of half-seen patches are rough
+    apart: float = 3.0  # tolerances within which two matches are neighbours, which agree with anything
+    least: float = 0.2  # consistency that counts
+    seeds: int = 128
+    followers: int = 20  # matches that vote with each seed
+    meeting: float = 1.5  # tolerances between the ends of a match that one standard deviation stands for
+    kept: int = 48  # motions that get a first look
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Generalised ICP on the components: a wide round that forgives, and a narrow one that forgets."""
+
+    reaches: tuple[float, ...] = (4.0, 2.0)  # spacings within which components are matched, a round ...
+    least_reaches: tuple[float, ...] = (0.1, 0.03)  # ... but at least these, sizes
+    iterations: int = 8
+    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still
+    pulls: int = 20  # closed-form steps at most
+    tiny: int = 10  # components below which there is no surface to fit, and closed-form steps suffice
+    dwarf: float = 6.0  # ratio of extents from which the smaller cloud is moved: a tree hates queries far from it
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """How two surfaces meet."""
+
+    sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
+    sigma_normal: float = 0.7  # and of its normal, a unit vector
+    background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
+    reach: float = 3.0  # spacings beyond which no counterpart is looked for
+    seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
+    along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
+    belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
+    by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
+        default_factory=lambda: {"misfit": 0.2, "looseness": 0.2, "bend": 0.2, "relief": 0.03}
+    )
+    first_look: float = 2.5  # how much wider components are when hypotheses have not been refined
+    first_components: int = 128  # of the source, in the first look
+    rival_angle: float = 0.17  # answers further apart than 10 degrees are different answers
+    poses: int = 12  # different answers that share out the probability
+    like: float = 0.01  # sizes across the surface up to which two poses put the source in one place ...
+    unlike: float = 0.05  # ... from which on they do not ...
+    elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
+    placed: int = 128  # components that are compared for that
+
+
+@dataclass(frozen=True)
+class AccidentSettings:
+    """How closely unrelated surfaces meet by chance."""
+
+    components: int = 64
+    places: int = 32  # that the smaller surface is put at
+    shift: float = 0.5  # of its root-mean-square radius, from where it was
+    rare: float = 0.02  # share of the gaps below which they are too few to count, and a ball's volume stands for them
+
+
+@dataclass(frozen=True)
+class PolishSettings:
+    """The last fit, at the resolution of the data."""
+
+    components: int = 6_000  # of each cloud
+    neighbours: int = 12  # that a normal is estimated from
+    reach: float = 2.0  # spacings of the searched level within which points are matched at first
+    narrow: float = 3.0  # spacings of the data ...
+    least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
+    iterations: int = 10
+    settled: float = 1e-5  # steps (rad, sizes) below which a fit stands still
+    looks_same: float = 0.2  # spacings below which ...
+    nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
+    is_same: float = 0.1  # ... and their root mean square below this, once fitted
+    probes: int = 200  # points that are asked
+    least_information: float = 1e-6  # sizes: a standard deviation of a thousand times the size of the clouds
+    free: float = 1e-9  # share of the largest information below which a direction counts as free in the covariance
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """From evidence to a status."""
+
+    trust: float = 0.9  # confidence from which an answer is one to act on
+    shape: float = 0.5  # confidence from which the shape, if not the pose, counts as found
+    tied: float = 1.5  # nats of plausibility within which another pose explains the clouds as well
+    free: float = 0.004  # observability below which the clouds can slide or turn on one another ...
+    nearly_free: float = 0.03  # ... and below which they can if, besides, another pose explains them as well
+    low_overlap: float = 0.12
+    rivals: int = 5  # alternatives that are told
+    sure: float = 20.0  # nats of standing beyond which more means nothing
+    wide: float = 3.0  # nats of margin beyond which more means nothing
+    least_overlap: float = 0.05  # keeps a logarithm finite
+    least_observability: float = 1e-4
+    typical_observability: float = 0.1  # before it is known
+    unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
+    odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
+    odd_size_sure: float = 6.0  # ... and in any case
+    other_units: float = 200.0  # ratio of the sizes that no rigid motion can bridge usefully
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them. Fields of no table belong to no room alone."""
+
+    scan: ScanSettings = field(default_factory=ScanSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    propose: ProposeSettings = field(default_factory=ProposeSettings)
+    agree: AgreeSettings = field(default_factory=AgreeSettings)
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    rank: RankSettings = field(default_factory=RankSettings)
+    accidents: AccidentSettings = field(default_factory=AccidentSettings)
+    polish: PolishSettings = field(default_factory=PolishSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+    def __post_init__(self) -> None:
+        _check(to_plain(self))
+        if not self.search.looks:
+            raise InvalidConfig("`search.looks` must hold at least one look")
+        if not self.refine.reaches or len(self.refine.reaches) != len(self.refine.least_reaches):
+            raise InvalidConfig("`refine.reaches` and `refine.least_reaches` must hold as many numbers, at least one")
+
+    def replace(self, **changes: Any) -> Settings:
+        """Other settings: `settings.replace(judge={"trust": 0.5})`, or `**{"judge.trust": 0.5}`, or a whole table.
+
+        Raises `InvalidConfig` for an unknown name or a value of another type.
+        """
+        plain = to_plain(self)
+        for name, value in changes.items():
+            *rooms, key = name.split(".")
+            table: Any = plain
+            for room in rooms:
+                table = table.get(room) if isinstance(table, dict) else None
+            if not isinstance(table, dict) or key not in table:
+                raise InvalidConfig(f"unknown setting `{name}`; the settings are {', '.join(_names(plain))}")
+            if isinstance(value, Mapping):
+                unknown = [inner for inner in value if inner not in table[key]]
+                if unknown:
+                    raise InvalidConfig(f"unknown setting `{name}.{unknown[0]}`; it holds {', '.join(table[key])}")
+                table[key] |= value
+            else:
+                table[key] = to_plain(value) if hasattr(value, "__dataclass_fields__") else value
+        return from_plain(Settings, plain)
+
+    def to_toml(self) -> str:
+        """The settings as TOML text; `from_toml` reads it back."""
+        return to_toml(to_plain(self))
+
+    @classmethod
+    def from_toml(cls, text: str) -> Settings:
+        """Settings from TOML text; what it leaves out keeps its default. Raises `InvalidConfig`."""
+        return from_plain(cls, from_toml(text))
+
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "default": {},
+    "fast": {"search.looks": [to_plain(LookSettings(learned=True, refined=8))]},  # the first look only
+    "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
+    # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish
+    "paper": {
+        "search.looks": [to_plain(LookSettings(mixtures=True, refined=0))],
+        "scan.fewest": 1024,
+        "scan.most": 1024,
+    },
+}
+
+
+def preset(name: str, settings: Settings | None = None) -> Settings:
+    """Settings by name. Raises `InvalidConfig` for an unknown one."""
+    if name not in PRESETS:
+        raise InvalidConfig(f"unknown preset `{name}`; the presets are {', '.join(PRESETS)}")
+    return (settings or Settings()).replace(**PRESETS[name])
+
+
+_MAY_BE_ZERO = {
+    *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
+    *("rank.like", "refine.tiny", "refine.iterations", "polish.iterations", "judge.trust", "judge.shape", "judge.tied"),
+    *("judge.free", "judge.nearly_free", "judge.low_overlap", "judge.rivals"),
+}
+
+
+def _check(plain: Mapping[str, Any], room: str = "") -> None:
+    """Raise `InvalidConfig`, naming the first number that is not finite, or is not positive though it must be."""
+    for key, value in plain.items():
+        name = f"{room}{key}"
+        if isinstance(value, Mapping):
+            _check(value, f"{name}.")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            least = ">= 0" if name in _MAY_BE_ZERO else "> 0"
+            if not math.isfinite(number) or number < 0 or (number == 0 and name not in _MAY_BE_ZERO):
+                raise InvalidConfig(f"`{name}` must be a finite number {least}, got {number}")
+
+
+def _names(plain: Mapping[str, Any], room: str = "") -> list[str]:
+    return [
+        name
+        for key, value in plain.items()
+        for name in (_names(value, f"{room}{key}.") if isinstance(value, Mapping) else [f"{room}{key}"])
+    ]

@@ -1,0 +1,108 @@
+"""One registration as it goes: what was proposed, look by look, what became of it, and where the time went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.answer import plain
+from deepgmr.pipeline.judge import Evidence
+from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.rank import Terms
+from deepgmr.pipeline.scan import Level, Pair
+from deepgmr.pipeline.settings import LookSettings, Settings
+
+
+class Clock:
+    """Milliseconds a step; what runs within another step is counted there alone."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.milliseconds[step] = self.milliseconds.get(step, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One look at a pair. Motions are in the frame of the pair."""
+
+    settings: LookSettings
+    proposed: dict[str, RigidTransform]  # (H,) by the room they come from
+    hypotheses: RigidTransform  # (H,) those worth refining
+    candidates: RigidTransform  # (H,) refined
+    terms: Terms  # (H,) how the clouds meet under these
+
+
+@dataclass(eq=False)
+class Search:
+    """All that is known of a pair so far."""
+
+    pair: Pair
+    levels: tuple[Level, Level]  # the source and the target, as they are searched
+    prior: Prior
+    settings: Settings
+    clock: Clock
+    looks: list[Look] = field(default_factory=list)
+    candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
+    terms: Terms = field(default_factory=Terms.none)  # (H,) how the clouds meet under the candidates
+    order: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # different poses, best first
+    evidence: Evidence | None = None  # for the first of them
+
+    def replace(self, index: int, candidate: RigidTransform, terms: Terms) -> None:
+        """Put a better motion (1,) in the place of a candidate."""
+        self.candidates = joined([self.candidates[:index], candidate, self.candidates[index + 1 :]])
+        self.terms = Terms.joined([self.terms[:index], terms, self.terms[index + 1 :]])
+
+
+@dataclass(eq=False)
+class Trace:
+    """Handed to `register`, it keeps the search."""
+
+    search: Search | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; motions in the units of the input. Empty before a registration."""
+        search = self.search
+        if search is None:
+            return {}
+        undo = search.pair.undo
+        return plain(
+            {
+                "looks": [
+                    {
+                        "settings": vars(look.settings),
+                        "proposed": {room: undo(motions) for room, motions in look.proposed.items()},
+                        "hypotheses": undo(look.hypotheses),
+                        "candidates": undo(look.candidates),
+                        "terms": [look.terms.row(i) for i in range(len(look.terms))],
+                    }
+                    for look in search.looks
+                ],
+                "candidates": undo(search.candidates),
+                "terms": [search.terms.row(i) for i in range(len(search.terms))],
+                "order": search.order.tolist(),
+                "evidence": vars(search.evidence) if search.evidence else None,
+                "milliseconds": search.clock.milliseconds,
+            }
+        )
+
+
+def joined(motions: list[RigidTransform]) -> RigidTransform:
+    """All of the motions (H,) in a row, float64."""
+    return RigidTransform(
+        torch.cat([motion.rotation.double() for motion in motions]),
+        torch.cat([motion.translation.double() for motion in motions]),
+    )

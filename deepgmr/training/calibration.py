@@ -1,0 +1,284 @@
+"""The ranking and the confidence of a bundle, fitted on procedural pairs with the Registrar that will use them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from deepgmr import __version__, metrics
+from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
+from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.io.checkpoint import load
+from deepgmr.io.disk import replacing
+from deepgmr.networks.overlap import OverlapNetwork
+from deepgmr.pipeline.bundle import Bundle
+from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
+from deepgmr.pipeline.rank import RANKED, Ranking, Terms
+from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.settings import JudgeSettings, Settings
+from deepgmr.pipeline.trace import Trace
+
+FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
+_RIDGE = 1e-3  # on scaled regressors
+SURE = 0.9  # confidence above which a wrong answer is our worst defect
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One pair: the evidence of its answer, and the terms of every candidate that was ranked."""
+
+    kind: str
+    evidence: Evidence
+    right: bool
+    terms: np.ndarray  # (H, len(RANKED))
+    rights: np.ndarray  # (H,) bool
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was fitted, and how well it does on pairs that were left out."""
+
+    ranking: Ranking
+    confidence: Confidence
+    table: dict[str, Any]  # what the card says
+
+
+def calibrate(
+    bundle: Bundle,
+    *,
+    pairs: int = 100,
+    seed: int = 0,
+    rounds: int = 2,
+    kinds: Sequence[str] = KINDS,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Bundle:
+    """The bundle with its ranking and its confidence fitted anew, on `pairs` pairs of each kind.
+
+    The evidence depends on the ranking it was gathered with, so the pairs are registered again with the new one, for
+    so many rounds. Raises `InvalidConfig` for a number of pairs or rounds below one, or an unknown kind.
+    """
+    if pairs < 1 or rounds < 1:
+        raise InvalidConfig(f"calibration needs at least one pair and one round, got {pairs} and {rounds}")
+    for number in range(rounds):
+        registrar = Registrar(bundle)
+        all_cases = cases(pairs, seed, kinds=kinds)
+        outcomes = [
+            outcome(registrar, case, progress, (number + i / (pairs * len(kinds))) / rounds)
+            for i, case in enumerate(all_cases)
+        ]
+        fitted = fit(outcomes, bundle.settings.judge)
+        last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
+        ranking = bundle.ranking if last and rounds > 1 else fitted.ranking
+        bundle = replace(bundle, ranking=ranking, confidence=fitted.confidence)
+    told = {
+        "commit": _commit(),
+        "pairs_a_kind": pairs,
+        "seed": seed,
+        "rounds": rounds,
+        "command": command,
+        **fitted.table,
+    }
+    return replace(bundle, provenance={**bundle.provenance, "version": __version__, "calibration": told}, id="")
+
+
+def started(bundle: Bundle, *, network: str | Path | None = None, settings: str | Path | None = None) -> Bundle:
+    """A bundle with another overlap network, or with the settings of a TOML file, before it is calibrated.
+
+    Raises `InvalidCheckpoint` or `InvalidConfig`, naming the file.
+    """
+    if network is not None:
+        model = load(network)
+        if not isinstance(model, OverlapNetwork):
+            raise InvalidCheckpoint(f"{network}: holds a {type(model).__name__}; a bundle needs an overlap network")
+        provenance = {**bundle.provenance, "network": dict(getattr(model, "provenance", {}))}
+        bundle = replace(bundle, network=model, provenance=provenance)
+    if settings is not None:
+        try:
+            text = Path(settings).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"{settings}: cannot be read ({error}); give a TOML file") from None
+        bundle = replace(bundle, settings=Settings.from_toml(text))
+    return bundle
+
+
+def outcome(registrar: Registrar, case: Case, progress: Progress | None = None, done: float = 0.0) -> Outcome:
+    """Register a pair and judge its answer and every candidate on the way to it."""
+    if progress is not None:
+        progress(f"calibrating: {case.kind}", done)
+    trace = Trace()
+    answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
+    search = trace.search
+    assert search is not None
+    terms = Terms.joined([look.terms for look in search.looks])
+    matrices = np.concatenate([search.pair.undo(look.candidates) for look in search.looks])
+    return Outcome(
+        case.kind,
+        answer.evidence,
+        case.judge(answer.target_from_source),
+        torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
+        np.array([case.judge(matrix) for matrix in matrices]),
+    )
+
+
+def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
+    """Both models, and what they are worth on pairs that were left out of the fit."""
+    open_ = [row for row in outcomes if row.rights.any() and not row.rights.all()]
+    x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in outcomes])
+    y = np.array([row.right for row in outcomes], dtype=float)
+    ceilings = np.array([ceiling(row.evidence) for row in outcomes])
+    fold = np.arange(len(outcomes)) % FOLDS
+    held = np.zeros(len(outcomes))
+    for left_out in range(FOLDS):
+        mine = fold == left_out
+        if mine.any() and not mine.all():
+            weights = fit_logistic(x[~mine], y[~mine])
+            held[mine] = np.minimum(_logistic(weights[0] + x[mine] @ weights[1:]), ceilings[mine])
+    ranks = fit_ranking(open_)
+    weights = fit_logistic(x, y)
+    kinds = np.array([row.kind for row in outcomes])
+    return Calibration(
+        Ranking(dict(zip(RANKED, ranks.tolist(), strict=True))),
+        Confidence(float(weights[0]), dict(zip(FEATURES, weights[1:].tolist(), strict=True))),
+        {
+            "ranked": {"pairs": len(open_), "first_right": _first_right(open_)},
+            "all": _quality(held, y),
+            "kinds": {kind: _quality(held[kinds == kind], y[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
+        },
+    )
+
+
+def fit_ranking(rows: Sequence[Outcome]) -> np.ndarray:
+    """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right."""
+    if not rows:
+        raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
+    spread = np.concatenate([row.terms for row in rows]).std(0) + 1e-9
+    most = max(len(row.rights) for row in rows)
+    x, there, right = np.zeros((len(rows), most, len(RANKED))), np.zeros((len(rows), most)), np.zeros((len(rows), most))
+    for i, row in enumerate(rows):
+        x[i, : len(row.rights)] = row.terms / spread
+        there[i, : len(row.rights)], right[i, : len(row.rights)] = 1, row.rights
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        logit = np.where(there > 0, x @ w, -np.inf)
+        odds = np.exp(logit - logit.max(1, keepdims=True))
+        every, good = odds.sum(1), (odds * right).sum(1) + 1e-300
+        pull = odds / every[:, None] - odds * right / good[:, None]
+        value = np.log(every / good).mean() + 0.5 * _RIDGE * (w**2).sum()
+        return value, (pull[..., None] * x).sum(1).mean(0) + _RIDGE * w
+
+    return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
+
+
+def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Intercept and weights (1 + F,) of a logistic regression of y (N,) on x (N, F), slight ridge on scaled ones."""
+    centre, spread = x.mean(0), x.std(0) + 1e-9
+    z = np.hstack([np.ones((len(x), 1)), (x - centre) / spread])
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        logit = z @ w
+        value = np.logaddexp(0, logit).mean() - (y * logit).mean() + 0.5 * _RIDGE * (w[1:] ** 2).sum()
+        gradient = z.T @ (_logistic(logit) - y) / len(y) + _RIDGE * np.r_[0.0, w[1:]]
+        return value, gradient
+
+    w = minimize(loss, np.zeros(z.shape[1]), jac=True).x
+    return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
+
+
+def write(folder: str | Path, bundle: Bundle, *, name: str = "default") -> Path:
+    """Write the bundle and its card into a folder; returns the path of the bundle."""
+    path = Path(folder) / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bundle.save(path)
+    with replacing(path.with_suffix(".md")) as stream:
+        stream.write(card(Bundle.load(path), name).encode())
+    return path
+
+
+def card(bundle: Bundle, name: str) -> str:
+    """What a bundle is, and how good, in words and tables (Markdown)."""
+    told = bundle.provenance["calibration"]
+    network = bundle.provenance.get("network", {})
+    numbers = {
+        "bundle": bundle.id,
+        "deepgmr": f"{bundle.provenance.get('version', '')}, commit {told.get('commit') or '-'}",
+        "network": ", ".join(f"{key} {network[key]}" for key in ("steps", "pairs", "commit") if key in network) or "-",
+        "calibration": f"{told['pairs_a_kind']} procedural pairs of each kind, seed {told['seed']}, "
+        f"{told['rounds']} rounds",
+        "command": f"`{told['command']}`",
+        "ranking": ", ".join(f"{key} {value:.3g}" for key, value in bundle.ranking.weights.items()),
+        "confidence": f"{bundle.confidence.intercept:.3g}, "
+        + ", ".join(f"{key} {value:.3g}" for key, value in bundle.confidence.weights.items()),
+    }
+    rows = {**told["kinds"], "all": told["all"]}
+    columns = ("pairs", "right", "confidence", "ECE", "AUC", "wrong and sure")
+    lines = [
+        f"# {name}",
+        "",
+        "Settings, overlap network, ranking and confidence of `deepgmr.register`, fitted together. Procedural pairs only.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {key} | {value} |" for key, value in numbers.items()),
+        "",
+        f"Of {told['ranked']['pairs']} pairs with right and wrong candidates the first is right in "
+        f"{told['ranked']['first_right']:.3f}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
+        f"sure is the share of answers above {SURE} that are wrong:",
+        "",
+        "| kind | " + " | ".join(columns) + " |",
+        "| --- |" + " ---: |" * len(columns),
+        *(f"| {kind} | " + " | ".join(_cell(row[column]) for column in columns) + " |" for kind, row in rows.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package runs from, with a + where it has changed since; empty elsewhere."""
+    folder = Path(__file__).parent
+    said = [
+        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "."])
+    ]
+    return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
+
+
+def _first_right(rows: Sequence[Outcome]) -> float:
+    """How often the first of a pair's candidates is right, by weights fitted to other pairs."""
+    right = []
+    for left_out in range(FOLDS):
+        rest = [row for i, row in enumerate(rows) if i % FOLDS != left_out] or list(rows)
+        weights = fit_ranking(rest)
+        mine = [row for i, row in enumerate(rows) if i % FOLDS == left_out]
+        right += [bool(row.rights[int((row.terms @ weights).argmax())]) for row in mine]
+    return float(np.mean(right))
+
+
+def _quality(confidence: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
+    pair = torch.from_numpy(confidence), torch.from_numpy(right > 0.5)
+    auc = float(metrics.roc_auc(*pair))
+    return {
+        "pairs": len(right),
+        "right": float(right.mean()),
+        "confidence": float(confidence.mean()),
+        "ECE": float(metrics.calibration_error(*pair)),
+        "AUC": None if np.isnan(auc) else auc,
+        "wrong and sure": float(((confidence > SURE) & (right < 0.5)).mean()),
+    }
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))

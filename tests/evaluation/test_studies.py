@@ -1,0 +1,173 @@
+"""Every other study at a tiny size: its JSON goes round, its page says what the JSON says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from deepgmr.datasets.pairs.protocols import make_pairs
+from deepgmr.datasets.suites.fixed import PairSuite, suite_of
+from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.errors import InvalidConfig, InvalidFile
+from deepgmr.evaluation import ablation, busy, divergences, networks, profile, read_result, trainings, write_result
+from deepgmr.evaluation.results import Result, as_table
+from deepgmr.io import checkpoint
+from deepgmr.pipeline.registrar import Registrar
+
+
+@pytest.fixture
+def suite(generator: torch.Generator) -> PairSuite:
+    shapes, _ = sample_shapes(2, 1024, generator=generator)
+    return suite_of(make_pairs(shapes, "noisy", generator=generator), "tiny", parents=shapes)
+
+
+def returned(study: ModuleType, result: Result, folder: Path) -> str:
+    """The page of a result that was written and read again."""
+    write_result(folder / "out.json", result)
+    again = read_result(folder / "out.json", study.STUDY)
+    assert again == json.loads(json.dumps(result))
+    text = study.markdown(again)
+    assert text == study.markdown(result)
+    return text
+
+
+def test_the_profile_accounts_for_all_of_the_time(suite: PairSuite, tmp_path: Path) -> None:
+    result = profile.measure([suite], pairs=2)
+    column = result["suites"]["tiny"]
+    steps = {name: value for name, value in column.items() if name not in ("other", "all")}
+    assert sum(steps.values()) + column["other"] == pytest.approx(column["all"])
+    assert min(steps.values()) >= 0 and {"scan", "network", "refinement", "ranking", "polish"} <= set(steps)
+    assert 0 < column["other"] < 0.5 * column["all"]
+    text = returned(profile, result, tmp_path)
+    assert text.splitlines()[0] == "| step | tiny |" and text.splitlines()[-1].startswith("| all |")
+
+
+def test_variants_leave_out_what_they_say(suite: PairSuite) -> None:
+    variants = ablation.variants(Registrar.load())
+    whole, alone, search = (variants[name].settings.search.looks for name in ("all", "network only", "search only"))
+    assert alone == whole[:1] and len(search) == len(whole)
+    assert not any(look.learned for look in search) and all(look.described for look in search)
+    blind = variants["network only, no overlap head"].bundle.network
+    assert not blind.config.overlap and Registrar.load().bundle.network.config.overlap
+    assert len({id(registrar) for registrar in variants.values()}) == len(variants)
+    clouds = suite.sources[0], suite.targets[0]
+    scores = {name: registrar.register(*clouds).evidence.margin for name, registrar in variants.items()}
+    assert scores["all, ranked by inliers"] != scores["all"] != scores["all, ranked by the divergence alone"]
+
+
+def test_the_ablation_has_a_row_a_variant(tmp_path: Path) -> None:
+    result = ablation.parts(pairs=1, kinds=("crop70", "tabletop"))
+    rows = {row["variant"]: row for row in result["rows"]}
+    assert list(rows) == list(ablation.variants(Registrar.load()))
+    assert rows["all"]["mean"] == (rows["all"]["crop70"] + rows["all"]["tabletop"]) / 2
+    assert all(0 <= row["wrong and sure"] <= 1 and row["ms"] > 0 for row in rows.values())
+    assert "| all, ranked by inliers |" in returned(ablation, result, tmp_path)
+
+
+def test_the_curve_is_in_the_order_of_training(tmp_path: Path) -> None:
+    network = checkpoint.load("overlap")
+    for name, pairs in (("late", 2000), ("early", 1000)):
+        checkpoint.save(tmp_path / f"{name}.safetensors", network, provenance={"pairs": pairs})
+    files = [tmp_path / "late.safetensors", tmp_path / "early.safetensors"]
+    result = ablation.curve(files, pairs=1, kinds=("resampled",))
+    assert [row["variant"] for row in result["rows"]] == ["1,000 pairs", "2,000 pairs"]
+    with pytest.raises(InvalidConfig, match="not an overlap network"):
+        ablation.network_of("deepgmr")
+
+
+def test_stray_points_lie_where_they_should() -> None:
+    cloud = np.random.default_rng(0).normal(size=(1000, 3)) + 5
+    stray = busy.with_stray_points(cloud, 20, 1000.0, seed=1)
+    assert np.array_equal(stray[:1000], cloud) and len(stray) == 1020
+    size = 2 * np.sqrt(np.square(cloud - cloud.mean(0)).sum(1).mean())
+    assert np.linalg.norm(stray[1000:] - cloud.mean(0), axis=1) == pytest.approx(1000 * size)
+    source, target = busy.procedural_pair(2000)
+    assert source.shape == target.shape == (2000, 3)
+    larger = busy.disturbances()["target 25.4 times too large"]((source, target))
+    assert np.array_equal(larger[0], source) and np.allclose(larger[1], 25.4 * target)
+
+
+def test_a_disturbed_pair_is_held_against_the_pair_as_it_is(tmp_path: Path) -> None:
+    result = busy.measure(pairs=1, loops=(), processes=0, points=1500, repeats=1)
+    (quiet,) = result["machine"]
+    assert quiet["ratio"] == 1.0 and quiet["ms"] > 0
+    rows = {row["disturbed by"]: row for row in result["clouds"]}
+    assert len(rows) == 1 + len(busy.STRAY) + 2 * len(busy.UNITS) and rows["nothing"]["ratio"] == 1.0
+    assert rows["20 points 1000 sizes away"]["confidence"] == pytest.approx(rows["nothing"]["confidence"], abs=0.1)
+    assert "### Disturbed clouds, 1,500 points a side" in returned(busy, result, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_busy_machine_is_slower(tmp_path: Path) -> None:
+    rows = {row["beside"]: row for row in busy.on_a_busy_machine(2, (1,), 1)}
+    assert set(rows) == {"quiet", "1 busy loop", "1 processes"} and all(row["ms"] > 0 for row in rows.values())
+
+
+def test_the_plain_network_gives_the_same_numbers(suite: PairSuite, tmp_path: Path) -> None:
+    result = networks.measure(weights="deepgmr-unseen", suite=suite, training=False, repeats=1, batch=2)
+    ours, paper = result["forward"]
+    assert ours["responsibilities apart"] < 1e-2 and paper["responsibilities apart"] < 1e-2 and ours["ratio"] > 1
+    assert [row["noise"] for row in result["solvers"]] == list(networks.NOISE)
+    assert all(row["cost ratio (median)"] >= 1 - 1e-9 for row in result["solvers"])  # ours minimises it
+    assert "| `deepgmr-unseen` |" in returned(networks, result, tmp_path)
+    with pytest.raises(InvalidConfig, match="not a DeepGMR network"):
+        networks.network_of("overlap")
+
+
+@pytest.mark.slow
+def test_training_steps_are_compared(tmp_path: Path) -> None:
+    rows = networks.compare_training(torch.device("cpu"), plain_batch=1)
+    assert len(rows) == 3 and rows[-1]["ratio to plain"] == 1.0
+
+
+def test_divergences_at_toy_size(tmp_path: Path) -> None:
+    result = divergences.measure(parts=("accuracy",), sizes=replace(divergences.TOY, accuracy=(2, 1000)))
+    found = result["accuracy"]
+    assert set(found["estimators"]) == set(divergences.ESTIMATORS) and len(found["truth"]) == 8
+    assert found["estimators"]["kl_unscented"]["percent"]["random, J=16, full"] < 60
+    text = returned(divergences, result, tmp_path)
+    assert "| kl_unscented |" in text and "over 2 pairs a column" in text
+
+
+@pytest.mark.slow
+def test_the_speed_of_divergences_at_toy_size(tmp_path: Path) -> None:
+    result = divergences.measure(parts=("speed", "unscented"), sizes=divergences.TOY)
+    assert len(result["speed"]) == 7 and "pairwise component KL" in returned(divergences, result, tmp_path)
+
+
+@pytest.mark.slow
+def test_short_trainings_are_scored(suite: PairSuite, shared: Path, tmp_path: Path) -> None:
+    result = trainings.deepgmr(shared / "modelnet40", suite, steps=2, only="J = 8")
+    (row,) = result["rows"]
+    assert row["training"] == "J = 8" and row["parameters"] > 0 and 0 <= row["recall@.2"] <= 1
+    assert "| J = 8 |" in returned(trainings, result, tmp_path)
+    with pytest.raises(InvalidConfig, match="no training has"):
+        trainings.deepgmr(shared / "modelnet40", suite, steps=2, only="magic")
+
+
+def test_trainings_change_one_thing_each() -> None:
+    rows = trainings.overlap_rows(100)
+    assert len({row.name for row in rows.values()}) == 3 and all(row.optimiser.steps == 100 for row in rows.values())
+    assert not rows["no cross-attention"].network.cross and rows["one patch scale"].network.scales == 1
+
+
+def test_a_result_is_read_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_result(path, {"study": "busy"})
+    with pytest.raises(InvalidFile, match="is of the study `busy`"):
+        read_result(path, "profile")
+    for text, told in (("{", "not JSON"), ("[]", "holds no study"), ("", "empty")):
+        path.write_text(text)
+        with pytest.raises(InvalidFile, match=told):
+            read_result(path, "profile")
+
+
+def test_tables_show_what_is_known() -> None:
+    text = as_table([{"a": "x", "n": 1200, "b": 0.25, "c": None}, {"a": "y", "b": float("nan")}], {"b": ".1f"})
+    assert text.splitlines() == ["| a | n | b |", "| --- | ---: | ---: |", "| x | 1,200 | 0.2 |", "| y | - | - |"]
