@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.geometry.frames import unit_frame
 from deepgmr.geometry.normals import estimate_normals, towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.bundle import Bundle
@@ -45,3 +47,11 @@ def oriented_normals(points: torch.Tensor, neighbours: torch.Tensor) -> torch.Te
     patches = torch.cat([torch.arange(len(points)).unsqueeze(1), neighbours[:, :15]], dim=1).numpy()
     normals = torch.from_numpy(estimate_normals(points.double().numpy(), patches)).to(points.dtype)
     return towards_hollow(points, normals, neighbours[:, :40])
+
+
+def bumpy_clouds(generator: torch.Generator, batch: int = 2, points: int = 200) -> Tensor:
+    """Bumpy closed surfaces without symmetry, in their unit frames."""
+    direction = torch.nn.functional.normalize(torch.randn(batch, points, 3, generator=generator), dim=-1)
+    bumps = torch.randn(batch, 1, 3, generator=generator)
+    radius = 1 + 0.3 * (direction * bumps).sum(-1, keepdim=True).sin() + 0.2 * direction[..., :1] * direction[..., 1:2]
+    return unit_frame(direction * radius * torch.tensor([1.0, 0.8, 0.6]))[0]

@@ -14,14 +14,6 @@ from deepgmr.geometry.neighbours import farthest_points, gather_points, nearest_
 from deepgmr.geometry.transform import RigidTransform
 
 
-def _clouds(generator: torch.Generator, batch: int = 2, points: int = 200) -> Tensor:
-    """Bumpy closed surfaces without symmetry, in their unit frames."""
-    direction = torch.nn.functional.normalize(torch.randn(batch, points, 3, generator=generator), dim=-1)
-    bumps = torch.randn(batch, 1, 3, generator=generator)
-    radius = 1 + 0.3 * (direction * bumps).sum(-1, keepdim=True).sin() + 0.2 * direction[..., :1] * direction[..., 1:2]
-    return unit_frame(direction * radius * torch.tensor([1.0, 0.8, 0.6]))[0]
-
-
 def _moved(clouds: Tensor, generator: torch.Generator) -> Tensor:
     motion = RigidTransform.random(clouds.shape[:-2], generator=generator, max_translation=2.0)
     return unit_frame(motion.apply(clouds))[0]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems_pipeline import bumpy_clouds
 from torch import Tensor
 
 from deepgmr.errors import InvalidConfig
@@ -16,14 +17,6 @@ from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.networks.moments import SCALES, local_moments, moments_width
 from deepgmr.networks.rri import rri
-
-
-def _clouds(generator: torch.Generator, batch: int = 2, points: int = 200) -> Tensor:
-    """Bumpy closed surfaces without symmetry, in their unit frames."""
-    direction = torch.nn.functional.normalize(torch.randn(batch, points, 3, generator=generator), dim=-1)
-    bumps = torch.randn(batch, 1, 3, generator=generator)
-    radius = 1 + 0.3 * (direction * bumps).sum(-1, keepdim=True).sin() + 0.2 * direction[..., :1] * direction[..., 1:2]
-    return unit_frame(direction * radius * torch.tensor([1.0, 0.8, 0.6]))[0]
 
 
 def _moved(clouds: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,27 +53,27 @@ def _rri_by_loops(cloud: np.ndarray, k: int, order: str) -> np.ndarray:
 
 @pytest.mark.parametrize("order", ["value", "distance"])
 def test_rri_is_the_transcription_with_loops(order: str, generator: torch.Generator) -> None:
-    clouds = _clouds(generator, points=60)
+    clouds = bumpy_clouds(generator, points=60)
     found = rri(clouds, neighbours=6, order=order)
     for cloud, rows in zip(clouds, found, strict=True):
         np.testing.assert_allclose(rows.numpy(), _rri_by_loops(cloud.double().numpy(), 6, order), atol=2e-5)
 
 
 def test_rri_does_not_change_by_1e4_under_rigid_motions_in_float32(generator: torch.Generator) -> None:
-    clouds = _clouds(generator, batch=4, points=1024)
+    clouds = bumpy_clouds(generator, batch=4, points=1024)
     before, after = rri(clouds), rri(_moved(clouds, generator))
     assert before.shape == (4, 1024, 80)
     assert (before - after).abs().max() < 1e-4
 
 
 def test_rri_angles_around_a_point_make_a_full_turn(generator: torch.Generator) -> None:
-    gaps = rri(_clouds(generator))[..., 60:]
+    gaps = rri(bumpy_clouds(generator))[..., 60:]
     assert torch.allclose(gaps.sum(-1), torch.tensor(2 * math.pi), atol=1e-4)
 
 
 def test_rri_tells_a_shape_from_its_mirror_image_by_nothing_but_order(generator: torch.Generator) -> None:
     # Sorted gaps lose the sense of turning: the paper's four numbers, taken as sets, are blind to reflections.
-    clouds = _clouds(generator)
+    clouds = bumpy_clouds(generator)
     mirrored = clouds * torch.tensor([-1.0, 1.0, 1.0])
     assert (rri(clouds) - rri(mirrored)).abs().max() < 1e-4
 
@@ -123,7 +116,7 @@ def _moments_of_one(cloud: np.ndarray, p: np.ndarray, h: float) -> list[float]:
 
 @pytest.mark.parametrize("scales", [SCALES, (0.3,), (0.2, 0.5)])
 def test_moments_are_the_definition(generator: torch.Generator, scales: tuple[float, ...]) -> None:
-    clouds = _clouds(generator, points=150)
+    clouds = bumpy_clouds(generator, points=150)
     found = local_moments(clouds, scales=scales).double().numpy()
     assert found.shape == (2, 150, moments_width(scales))
     cloud = clouds[1].double().numpy()
@@ -134,21 +127,21 @@ def test_moments_are_the_definition(generator: torch.Generator, scales: tuple[fl
 
 
 def test_moments_do_not_change_under_rigid_motions_in_float32(generator: torch.Generator) -> None:
-    clouds = _clouds(generator, batch=4, points=1024)
+    clouds = bumpy_clouds(generator, batch=4, points=1024)
     change = (local_moments(clouds) - local_moments(_moved(clouds, generator))).abs()
     assert change.mean() < 1e-5
     assert change.max() < 1e-3  # of second moments divided by the square of the smallest scale
 
 
 def test_moments_tell_a_shape_from_its_mirror_image(generator: torch.Generator) -> None:
-    clouds = _clouds(generator)
+    clouds = bumpy_clouds(generator)
     mirrored = clouds * torch.tensor([-1.0, 1.0, 1.0])
     deviation = local_moments(clouds).std((0, 1))
     assert ((local_moments(clouds) - local_moments(mirrored)).abs() / deviation).max() > 0.5
 
 
 def test_noise_moves_moments_less_than_the_papers_features(generator: torch.Generator) -> None:
-    clouds = _clouds(generator, batch=4, points=512)
+    clouds = bumpy_clouds(generator, batch=4, points=512)
     noisy = unit_frame(clouds + 0.02 * torch.randn(clouds.shape, generator=generator))[0]
 
     def correlation(describe: object) -> float:
@@ -161,7 +154,7 @@ def test_noise_moves_moments_less_than_the_papers_features(generator: torch.Gene
 
 @pytest.mark.parametrize("describe", [rri, local_moments])
 def test_features_follow_the_points_and_queries_pick_rows(describe, generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
-    clouds = _clouds(generator)
+    clouds = bumpy_clouds(generator)
     whole = describe(clouds)
     order = torch.randperm(clouds.shape[1], generator=generator)
     assert torch.allclose(describe(clouds[:, order]), whole[:, order], atol=2e-3)
@@ -171,7 +164,7 @@ def test_features_follow_the_points_and_queries_pick_rows(describe, generator: t
 
 @pytest.mark.parametrize("describe", [rri, local_moments])
 def test_features_take_any_leading_dimensions(describe, generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
-    clouds = _clouds(generator, batch=6, points=50)
+    clouds = bumpy_clouds(generator, batch=6, points=50)
     whole = describe(clouds)
     assert torch.allclose(describe(clouds.unflatten(0, (2, 3))), whole.unflatten(0, (2, 3)), atol=1e-3)
     assert torch.allclose(describe(clouds[0]), whole[0], atol=1e-3)
@@ -179,7 +172,7 @@ def test_features_take_any_leading_dimensions(describe, generator: torch.Generat
 
 
 def test_moments_in_chunks_are_the_same(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    clouds = _clouds(generator, batch=3)
+    clouds = bumpy_clouds(generator, batch=3)
     whole = local_moments(clouds)
     for budget in (1, 200 * 64, 200 * 200 * 2):  # a row at a time, part of a cloud, two clouds
         monkeypatch.setitem(neighbours.CHUNK, "cpu", budget)
