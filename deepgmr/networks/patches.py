@@ -29,15 +29,14 @@ class Nodes:
         return Nodes(self.points.to(device), self.normals.to(device), self.patches.to(device))
 
 
-def nodes_of(points: Tensor, normals: Tensor, neighbours: Tensor, spacing: float, chosen: Tensor) -> Nodes:
+def nodes_of(points: Tensor, normals: Tensor, around: Tensor, spacing: float, chosen: Tensor) -> Nodes:
     """The nodes `chosen` (J,) among components (N, 3) with unit normals (N, 3), as a batch of one.
 
-    neighbours (N, K) int64 are the other components, nearest first; where K is less than the widest patch needs, they
-    are repeated. `spacing` is the pair's: both clouds are measured by the coarser of the two.
+    around (J, K) int64 are the other components about each node, nearest first; where K is less than the widest patch
+    needs, they are repeated. `spacing` is the pair's: both clouds are measured by the coarser of the two.
     """
-    widest = neighbours.shape[1]
-    own = neighbours[chosen]
-    members = [own[:, torch.arange(MEMBERS) * step % widest] for step in SCALES]  # (J, MEMBERS) each
+    widest = around.shape[1]
+    members = [around[:, torch.arange(MEMBERS) * step % widest] for step in SCALES]  # (J, MEMBERS) each
     patches = torch.stack([describe_members(points, normals, chosen, index, spacing) for index in members])
     return Nodes((points[chosen] / spacing)[None], normals[chosen][None], patches.unsqueeze(1))
 

@@ -62,8 +62,20 @@ class Level:
 
     @cached_property
     def neighbours(self) -> Tensor:
-        """(J, K) int64: the nearest other components, nearest first."""
-        return torch.from_numpy(self.tree.nearest(self.points, min(self.settings.neighbours + 1, len(self)))[1][:, 1:])
+        """(J, K) int64: the nearest other components, nearest first, as many as the widest patch has."""
+        return self._nearest(self.points, self.settings.neighbours)
+
+    def around(self, chosen: Tensor) -> Tensor:
+        """(C, K) int64: the rows `chosen` (C,) of `neighbours`; the others are not looked for."""
+        return self._nearest(self.points[chosen.numpy()], self.settings.neighbours)
+
+    @cached_property
+    def _close(self) -> Tensor:
+        """(J, K) int64: as many of `neighbours` as say which side of a component is hollow."""
+        return self._nearest(self.points, max(self.settings.for_side, self.settings.for_height))
+
+    def _nearest(self, points: np.ndarray, count: int) -> Tensor:
+        return torch.from_numpy(self.tree.nearest(points, min(count + 1, len(self)))[1][:, 1:])
 
     @cached_property
     def cloud(self) -> Any:
@@ -82,13 +94,13 @@ class Level:
     @cached_property
     def normals(self) -> Tensor:
         """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""
-        index = self.neighbours[:, : self.settings.for_side]
+        index = self._close[:, : self.settings.for_side]
         return towards_hollow(self.means, torch.from_numpy(self.axes).float(), index)
 
     @cached_property
     def heights(self) -> Tensor:
         """(J,) the mean squared height of the nearest components over the tangent plane."""
-        offset = self.means[self.neighbours[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
+        offset = self.means[self._close[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
         return (offset @ self.normals.unsqueeze(-1)).squeeze(-1).square().mean(-1)
 
     @cached_property

@@ -131,7 +131,7 @@ def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> Ove
 
 def _nodes(level: Level, count: int, spacing: float) -> Nodes:
     chosen = farthest_points(level.means[None], count)[0]
-    return nodes_of(level.means, level.normals, level.neighbours, spacing, chosen)
+    return nodes_of(level.means, level.normals, level.around(chosen), spacing, chosen)
 
 
 def same_place(source: Tensor, source_normals: Tensor, target: Tensor, target_normals: Tensor) -> Tensor:

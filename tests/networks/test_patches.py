@@ -58,8 +58,8 @@ def test_no_motion_and_no_unit_changes_the_nodes(generator: torch.Generator) -> 
     chosen = torch.arange(0, 300, 10)
     motion = RigidTransform.random(generator=generator, max_translation=3.0, dtype=torch.float32)
     moved = 1000 * motion.apply(points)
-    before = nodes_of(points, oriented_normals(points, neighbours), neighbours, 0.05, chosen)
-    after = nodes_of(moved, oriented_normals(moved, neighbours), neighbours, 50.0, chosen)
+    before = nodes_of(points, oriented_normals(points, neighbours), neighbours[chosen], 0.05, chosen)
+    after = nodes_of(moved, oriented_normals(moved, neighbours), neighbours[chosen], 50.0, chosen)
     assert before.patches.shape == (len(SCALES), 1, 30, MEMBERS, FEATURES)
     different = (before.patches - after.patches).abs().amax((0, 1, 3, 4)) > 5e-3
     assert different.float().mean() < 0.1  # the side of a normal is a tie here and there
@@ -72,8 +72,8 @@ def test_a_mirror_image_is_told_apart(generator: torch.Generator) -> None:
     chosen = torch.arange(50)
     normals = oriented_normals(points, neighbours)
     mirror = torch.tensor([-1.0, 1.0, 1.0])
-    here = nodes_of(points, normals, neighbours, 0.05, chosen).patches
-    there = nodes_of(points * mirror, normals * mirror, neighbours, 0.05, chosen).patches
+    here = nodes_of(points, normals, neighbours[chosen], 0.05, chosen).patches
+    there = nodes_of(points * mirror, normals * mirror, neighbours[chosen], 0.05, chosen).patches
     assert torch.allclose(here[..., :-1], there[..., :-1], atol=1e-5)
     assert torch.allclose(here[..., -1], -there[..., -1], atol=1e-5)
     assert here[..., -1].abs().max() > 0.1

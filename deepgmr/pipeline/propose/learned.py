@@ -42,7 +42,7 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> Learne
 
 def _nodes(network: OverlapNetwork, level: Level, spacing: float) -> tuple[Nodes, Tensor]:
     chosen = farthest_points(level.means[None], min(network.config.nodes, len(level)))[0]
-    return nodes_of(level.means, level.normals, level.neighbours, spacing, chosen), chosen
+    return nodes_of(level.means, level.normals, level.around(chosen), spacing, chosen), chosen
 
 
 def _gap(nodes: Nodes) -> float:
