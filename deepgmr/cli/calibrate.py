@@ -31,17 +31,13 @@ def command(
 ) -> None:
     """Register procedural pairs, fit what ranks the candidates and says how sure, and write one bundle and its card."""
     with answering("deepgmr calibrate"):
-        from deepgmr import io
-
-        path = out / f"{name}.safetensors"
-        out.mkdir(parents=True, exist_ok=True)
-        io.check_writable(path)
         from deepgmr.pipeline.bundle import Bundle
         from deepgmr.training import calibration
 
+        path = calibration.place(out, name)
         start = calibration.started(Bundle.load(bundle), network=network, settings=settings)
         said = shlex.join(["deepgmr", "calibrate", *sys.argv[2:]])
         with progress_bar() as progress, redirect_stdout(sys.stderr):
             made = calibration.calibrate(start, pairs=pairs, seed=seed, rounds=rounds, command=said, progress=progress)
         calibration.write(out, made, name=name)
-        put(f"{path}\n{calibration.card(made, name)}")
+        put(f"{path}\n{path.with_suffix('.md').read_text(encoding='utf-8')}")

@@ -14,7 +14,7 @@ from torch import Tensor
 SCALES = (1, 2)  # every component of the nearest `MEMBERS`, and every second one of twice as many
 MEMBERS = 32  # of a patch
 FEATURES = 9  # of a member
-_REACH = 8.0  # spacings that count as one in the lengths: about the radius of the widest patch
+REACH = 8.0  # spacings that count as one in the lengths: about the radius of the widest patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Ten
     their sign, since the sides of normals are a guess on flat patches, and a triple product that tells a patch from
     its mirror image.
     """
-    offset = (points[index] - points[chosen].unsqueeze(1)) / (_REACH * spacing)
+    offset = (points[index] - points[chosen].unsqueeze(1)) / (REACH * spacing)
     length = offset.square().sum(-1).sqrt()
     line = offset / length.clamp_min(1e-6).unsqueeze(-1)
     own = normals[chosen].unsqueeze(1)

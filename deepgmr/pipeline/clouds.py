@@ -104,33 +104,24 @@ def _likely_units(factor: float) -> str:
     return f" ({' or '.join(near)}?)" if near else ""
 
 
-def coarse_step(points: np.ndarray) -> float | None:
+def coarse_step(points: np.ndarray, radius: float) -> float | None:
     """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
 
+    `radius` is the median distance of the points from their middle.
     Told from the numbers, since a file or a cast to float64 hides what they were stored in.
     """
     largest = float(np.abs(points).max())
     if largest > float(np.finfo(np.float32).max):
         return None
     step = float(np.spacing(np.float32(largest)))
-    size = _median_radius(points[:: max(1, len(points) // 1000)])
-    if step < _FINE * size or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
+    if step < _FINE * radius or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
-    if step > _COARSE * size:
+    if step > _COARSE * radius:
         return step
     places = np.unique(points, axis=0)
     sample = places[:: max(1, len(places) // 1000)]
     return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
-
-
-def _median_radius(points: np.ndarray) -> float:
-    distance = _from_the_middle(points)
-    return float(np.median(distance)) or float(distance.max())
-
-
-def _from_the_middle(points: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(points - np.median(points, axis=0), axis=1)
 
 
 def _refused(name: str, what: str) -> InvalidCloud:

@@ -21,8 +21,8 @@ def refine(
 
     With the nearest components as matches d this descends sum_j d_j^T (Q_j + R P_j R^T)^-1 d_j / 2: in the places of the
     components the least sum of two same-index bounds, from a mixture in the middle to both clouds (docs/method.md).
-    Two rounds: a wide one that forgives the coarseness of a hypothesis,
-    and a narrow one that forgets what does not overlap. Motions that leave what the prior allows are dropped.
+    Two rounds: a wide one that forgives the coarseness of a hypothesis, and a narrow one that forgets what does not
+    overlap. Motions that leave what the prior allows are dropped.
     """
     spacing = max(source.spacing, target.spacing)
     refined = []

@@ -18,7 +18,7 @@ from deepgmr.geometry.normals import estimate_normals, towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
-from deepgmr.networks.patches import FEATURES, MEMBERS, SCALES
+from deepgmr.networks.patches import FEATURES, MEMBERS, REACH, SCALES
 from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.settings import ScanSettings
 
@@ -147,15 +147,16 @@ class Scan:
         heaps = Heaps.of(centred, _power(float(distance.max())))
         mean = heaps.sums.sum(axis=0) * (heaps.step / len(heaps))
         heaps = Heaps(heaps.sums - np.rint(mean / heaps.step).astype(np.int64), heaps.counts, heaps.step)
+        radius = float(np.median(distance)) or float(distance.max())
         size = 2 * math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
         return cls(
             origin=middle + mean,
             size=size,
-            radius=float(np.median(distance)) or float(distance.max()),
+            radius=radius,
             heaps=_finest(heaps, size, settings),
             total=len(centred),
             far=int(far.sum()),
-            coarse=coarse_step(points),
+            coarse=coarse_step(points, radius),
             settings=settings,
         )
 
@@ -257,7 +258,7 @@ def fingerprint(settings: ScanSettings) -> str:
     """What tells one front-end from another: a network or a model fitted behind one means nothing behind another."""
     content: dict[str, Any] = {
         "front_end": FRONT_END,
-        "patches": [SCALES, MEMBERS, FEATURES],
+        "patches": [SCALES, MEMBERS, FEATURES, REACH],
         "scan": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -188,7 +188,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of them. Fields of no table belong to no room alone."""
+    """All of them, a table a room."""
 
     scan: ScanSettings = field(default_factory=ScanSettings)
     search: SearchSettings = field(default_factory=SearchSettings)

@@ -16,7 +16,7 @@ from deepgmr import __version__, metrics
 from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.checkpoint import load
-from deepgmr.io.disk import replacing
+from deepgmr.io.disk import check_writable, replacing, writing
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
@@ -27,7 +27,6 @@ from deepgmr.pipeline.trace import Trace
 
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
 _RIDGE = 1e-3  # on scaled regressors
-SURE = 0.9  # confidence above which a wrong answer is our worst defect
 
 Progress = Callable[[str, float], None]
 
@@ -194,10 +193,18 @@ def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
 
 
+def place(folder: str | Path, name: str) -> Path:
+    """Where a bundle of a name goes in a folder, which is made; raises `InvalidFile` if it cannot be written there."""
+    path = Path(folder) / f"{name}.safetensors"
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
+    return path
+
+
 def write(folder: str | Path, bundle: Bundle, *, name: str = "default") -> Path:
     """Write the bundle and its card into a folder; returns the path of the bundle."""
-    path = Path(folder) / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = place(folder, name)
     bundle.save(path)
     with replacing(path.with_suffix(".md")) as stream:
         stream.write(card(Bundle.load(path), name).encode())
@@ -232,7 +239,7 @@ def card(bundle: Bundle, name: str) -> str:
         "",
         f"Of {told['ranked']['pairs']} pairs with right and wrong candidates the first is right in "
         f"{told['ranked']['first_right']:.3f}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
-        f"sure is the share of answers above {SURE} that are wrong:",
+        f"sure is the share of answers above {metrics.SURE} that are wrong:",
         "",
         "| kind | " + " | ".join(columns) + " |",
         "| --- |" + " ---: |" * len(columns),
@@ -272,7 +279,7 @@ def _quality(confidence: np.ndarray, right: np.ndarray) -> dict[str, float | Non
         "confidence": float(confidence.mean()),
         "ECE": float(metrics.calibration_error(*pair)),
         "AUC": None if np.isnan(auc) else auc,
-        "wrong and sure": float(((confidence > SURE) & (right < 0.5)).mean()),
+        "wrong and sure": float(metrics.wrong_and_sure(*pair)),
     }
 
 

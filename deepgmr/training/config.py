@@ -12,7 +12,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.networks.deepgmr import PRESETS as NETWORKS
 from deepgmr.networks.deepgmr import NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig
-from deepgmr.plain import from_plain, to_plain
+from deepgmr.plain import from_plain, from_toml, to_plain
 
 LOSS_NAMES = (
     "distance",
@@ -128,12 +128,8 @@ def read_config(path: str | Path) -> AnyTraining:
     With `preset` it starts from that preset, and is of its kind; without, it describes a DeepGMR.
     """
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-    try:
-        values = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = from_toml(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, InvalidConfig) as error:
         raise InvalidConfig(f"cannot read {path}: {error}") from error
     preset = values.pop("preset", None)
     kind: type[AnyTraining] = TrainingConfig

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput
-from deepgmr.pipeline.clouds import SURFACE_SAMPLES, as_points, check_units, coarse_step, size_note
+from deepgmr.pipeline.clouds import SURFACE_SAMPLES, as_points, check_units, size_note
 from deepgmr.pipeline.scan import Pair, Scan
 from deepgmr.pipeline.settings import JudgeSettings
 
@@ -191,7 +191,7 @@ def test_the_minimum_is_the_callers() -> None:
     ],
 )
 def test_coordinates_that_float32_rounds_coarsely_are_told(points: np.ndarray, step: float | None) -> None:
-    assert coarse_step(as_points(points)) == step
+    assert Scan.of(as_points(points)).coarse == step
 
 
 # -- units -----------------------------------------------------------------------------------------------------
