@@ -17,7 +17,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="SUITE...",
-            help="Fixed-pair .h5 files, folders of scans, or 3DMatch; #unseen, #3DLoMatch, ... select.",
+            help="Fixed-pair .h5 files, folders of scans, 3DMatch (#unseen, #3DLoMatch, ... select), or worlds: "
+            "halls#s4-500k, ...",
         ),
     ],
     methods: Annotated[

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepgmr.datasets.suites.fixed import PairSuite, read_suite
+from deepgmr.datasets.suites.procedural import is_procedural, read_procedural
 from deepgmr.datasets.suites.threedmatch import BENCHMARKS, is_threedmatch, read_threedmatch
 from deepgmr.errors import InvalidFile
 
 
 def read_named(path: str | Path, *, points: int | None = None) -> PairSuite:
-    """What `read_suite` reads, or the 3DMatch layout; `points` cuts each cloud.
+    """What `read_suite` reads, the 3DMatch layout, or procedural worlds; `points` cuts each cloud.
 
     `PATH#unseen` and `PATH#seen` keep the rows whose category is not, or is, among the first twenty; `PATH#3DMatch` and
-    `PATH#3DLoMatch` choose the benchmark. Raises `InvalidFile`.
+    `PATH#3DLoMatch` choose the benchmark. `WORLD#WORDS` makes pairs of a procedural world, see `procedural`, unless a
+    file of that name is there. Raises `InvalidFile`; of a world `InvalidConfig`.
     """
     text, mark, word = str(path).rpartition("#")
+    if is_procedural(str(path)) and not Path(text or path).exists():
+        return read_procedural(str(path)).cut(points)
     if mark and word in BENCHMARKS:
         return read_threedmatch(text, word).cut(points)
     if is_threedmatch(path):
