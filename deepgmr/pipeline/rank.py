@@ -27,6 +27,7 @@ class Terms:
     looseness: Tensor  # (H,) the same, of all counterparts within reach
     bend: Tensor  # (H,) log of the root mean square disagreement of the normals
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
+    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
 
@@ -50,7 +51,7 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = ("score", "misfit", "looseness", "bend", "relief")  # the terms that plausibility weighs
+RANKED = ("score", "misfit", "looseness", "bend", "relief", "contradiction")  # the terms that plausibility weighs
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def measure(motions: RigidTransform, source: Level, target: Level, settings: Ran
     The gaps between what meets are the sharper half.
     """
     spacing = max(source.spacing, target.spacing)
-    forward = _side(motions, source, target, spacing, settings)
-    backward = _side(motions.inverse(), target, source, spacing, settings)
+    forward = _side(motions, source.thinned(settings.asked), target, spacing, settings)
+    backward = _side(motions.inverse(), target.thinned(settings.asked), source, spacing, settings)
     both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
     return Terms(**both, source_overlap=forward["overlap"], target_overlap=backward["overlap"])
 
@@ -189,14 +190,14 @@ def _contact(motions: RigidTransform, source: Level, target: Level, reach: float
     moved = motions.apply(source.means[::step])  # (H, J, 3)
     distance, nearest = target.tree.within(moved.flatten(0, -2).double().numpy(), reach)
     index = torch.from_numpy(nearest).reshape(moved.shape[:-1])
-    normals = target.normals[index]
+    normals = target.directions[index]
     residual = moved - target.means[index]
     return _Contact(
         torch.from_numpy(distance).to(moved.dtype).reshape(moved.shape[:-1]),
         index,
         residual.square().sum(-1),
         (residual * normals).sum(-1).square(),
-        (motions.rotate(source.normals[::step]) * normals).sum(-1).abs(),
+        (motions.rotate(source.directions[::step]) * normals).sum(-1).abs(),
     )
 
 
@@ -227,5 +228,16 @@ def _side(
         "looseness": typical("looseness", contact.across / unit, within),
         "bend": typical("bend", 1 - contact.cosine, seen),
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
+        "contradiction": _contradiction(seen, source.patches(settings.patch)),
         "overlap": seen.to(contact.square).mean(-1),
     }
+
+
+def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:
+    """How mixed (H,) what has a counterpart and what has none lie: the mean of 4 p (1 - p) over patches (J, K).
+
+    p is the share of a patch with a counterpart. Partial overlap ends somewhere, so it costs the patches at its edge;
+    a thing that stands amid what fits, and fits nothing, costs all of them.
+    """
+    share = seen.to(torch.float32)[:, patches].mean(-1)
+    return (4 * share * (1 - share)).mean(-1)

@@ -20,8 +20,10 @@ from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle, whole_network
 from deepgmr.pipeline.clouds import as_points, check_units, size_note
+from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.polish import Polished, polish
+from deepgmr.pipeline.propose.correlation import correlated_motions
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
@@ -40,6 +42,7 @@ Progress = Callable[[str, float], None]
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
 )
+_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined in any case
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -112,6 +115,7 @@ class Registrar:
             hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
             candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
             self._rank(search, candidates)  # by the divergence of the moved source from the target, and by gaps
+            self._settle(search)  # the foremost again, where there is more detail
             if self._clear(search):
                 break
 
@@ -133,11 +137,12 @@ class Registrar:
     def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
-        hypotheses = joined(list(proposed.values()))
+        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
         if look.refined:
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
+        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _TRIED), hypotheses])
         search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
@@ -166,8 +171,14 @@ class Registrar:
                     p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
                 )
             yield "grid", motions
+        if look.correlated:
+            with clock("correlation"):
+                motions = correlated_motions(*search.ranked, prior=search.prior, settings=settings.correlation)
+            yield "correlated", motions
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
+        elif look.refined and not search.looks:
+            yield "as they are", search.pair.enter(np.eye(4)[None])
 
     def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
         with search.clock("refinement"):
@@ -178,29 +189,57 @@ class Registrar:
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
-        """Measure the new candidates, put all of them in order, and weigh what speaks for the first."""
+        """Measure the new candidates where there is more detail, and put all of them in order."""
         settings = search.settings.rank
         with search.clock("ranking"):
-            terms = measure(candidates, *search.levels, settings)
+            terms = measure(candidates, *search.ranked, settings)
             search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
             search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
-            plausibility = self.bundle.ranking.plausibility(search.terms)
-            distance = search.settings.search.same_distance
-            search.order = distinct(
-                search.candidates, plausibility, settings.poses, angle=settings.rival_angle, distance=distance
-            )
+
+    def _settle(self, search: Search) -> None:
+        """Follow the most plausible poses to finer levels until one stands out or the detail ends; weigh the first."""
+        settings, rank = search.settings.detail, search.settings.rank
+        with search.clock("detail"):
+            search.finest, search.poses, search.pose_terms = search.ranked, search.candidates, search.terms
+            self._order(search, rank.poses if search.ranked is search.levels else settings.finalists)
+            before = search.levels
+            for levels in search.finer(search.levels):
+                if before is not search.levels and len(search.pose_terms) < 2:
+                    break
+                poses = sharpen(
+                    search.poses,
+                    *levels,
+                    reach=max(level.spacing for level in before),
+                    prior=search.prior,
+                    settings=settings,
+                    refinement=search.settings.refine,
+                )
+                search.finest, search.poses, search.pose_terms = levels, poses, measure(poses, *levels, rank)
+                self._order(search, settings.finalists)
+                before = levels
         self._weigh(search)
+
+    def _order(self, search: Search, count: int) -> None:
+        """The poses that are different, most plausible first."""
+        settings = search.settings
+        near = settings.search.same_distance
+        if search.ranked is not search.levels:
+            near = min(near, settings.detail.same * max(level.spacing for level in search.levels))
+        plausibility = self.bundle.ranking.plausibility(search.pose_terms)
+        order = distinct(search.poses, plausibility, count, angle=settings.rank.rival_angle, distance=near)
+        if search.finest is not search.ranked:
+            order = order[plausibility[order] >= plausibility[order[0]] - settings.detail.behind]
+        search.poses, search.pose_terms = search.poses[order], search.pose_terms[order]
 
     def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
         """The evidence for the first pose against the others."""
-        settings, levels, order = search.settings, search.levels, search.order
+        settings, levels, poses = search.settings, search.levels, search.poses
         before = None if observability is None else search.evidence  # of the same pose, before it was polished
         with search.clock("judgement"):
-            poses = search.candidates[order]
             known = settings.judge.typical_observability if observability is None else observability
             evidence = weigh(
-                poses, search.terms[order], self.bundle.ranking, levels[0], settings.rank, observability=known
+                poses, search.pose_terms, self.bundle.ranking, levels[0], settings.rank, observability=known
             )
             if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
@@ -225,25 +264,27 @@ class Registrar:
 
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""
-        settings, best = search.settings, int(search.order[0])
+        settings = search.settings
         with search.clock("polish"):
             answer = polish(
-                *search.pair.fine(settings.polish.components, settings.polish.neighbours),
-                search.candidates[best],
+                *search.fine(settings.polish.components),
+                search.poses[0],
                 reach=settings.polish.reach * max(level.spacing for level in search.levels),
                 settings=settings.polish,
                 refinement=settings.refine,
             )
             final = answer.target_from_source[None]
-            search.replace(best, final, measure(final, *search.levels, settings.rank))
+            search.poses = joined([final, search.poses[1:]])
+            assert search.finest is not None
+            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank), search.pose_terms[1:]])
         return answer
 
     def _answer(
         self, search: Search, answer: Polished, evidence: Evidence, status: Status, confidence: float
     ) -> Registration:
         pair, settings = search.pair, search.settings
-        rivals = search.order[1 : settings.judge.rivals + 1]
-        others = zip(pair.undo(search.candidates[rivals]), search.terms.score[rivals].tolist(), strict=True)
+        rivals = slice(1, settings.judge.rivals + 1)
+        others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
         units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
         return Registration(
             target_from_source=pair.undo(answer.target_from_source),

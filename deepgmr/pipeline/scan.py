@@ -22,6 +22,10 @@ from deepgmr.networks.patches import FEATURES, MEMBERS, REACH, SCALES
 from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.settings import ScanSettings
 
+_ENOUGH = 1.3
+_BINS = 5
+import os
+_RARE = float(os.environ.get("RARE", "0.5"))
 _KEPT = 16  # levels that a prepared scan holds on to
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
@@ -37,6 +41,8 @@ class Level:
     points: np.ndarray  # (J, 3) float64, in the frame
     tree: Tree
     settings: ScanSettings
+    _thinned: dict[int, Level] = field(default_factory=dict, repr=False)
+    _patches: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -49,6 +55,20 @@ class Level:
     def seen_closer(self, neighbours: int) -> Level:
         """The same components, with normals from so many neighbours."""
         return Level.of(self.points, replace(self.settings, for_normals=neighbours))
+
+    def thinned(self, most: int) -> Level:
+        """About `most` of the components, rare directions before common ones, with the directions they have here.
+
+        Normal-space sampling (Rusinkiewicz and Levoy, 3DIM 2001): of floors and walls a part says as much as the whole.
+        """
+        if len(self) <= _ENOUGH * most:
+            return self
+        if most not in self._thinned:
+            chosen = _balanced(self.axes, most)
+            thin = Level.of(self.points[chosen], self.settings)
+            vars(thin)["directions"], vars(thin)["heights"] = self.directions[chosen], self.heights[chosen]
+            self._thinned[most] = thin
+        return self._thinned[most]
 
     @cached_property
     def means(self) -> Tensor:
@@ -98,10 +118,23 @@ class Level:
         return towards_hollow(self.means, torch.from_numpy(self.axes).float(), index)
 
     @cached_property
+    def directions(self) -> Tensor:
+        """(J, 3) float32, unit: `axes`, normals of either sign."""
+        return torch.from_numpy(self.axes).float()
+
+    @cached_property
     def heights(self) -> Tensor:
         """(J,) the mean squared height of the nearest components over the tangent plane."""
-        offset = self.means[self._close[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
-        return (offset @ self.normals.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+        close = self.patches(self.settings.for_height + 1)[:, 1:]
+        offset = self.means[close] - self.means.unsqueeze(1)  # (J, K, 3)
+        return (offset @ self.directions.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+
+    def patches(self, size: int) -> Tensor:
+        """(J, size) int64: every component and the nearest others, nearest first."""
+        if self._patches is None or self._patches.shape[1] < min(size, len(self)):
+            found = torch.from_numpy(self.tree.nearest(self.points, min(size, len(self)))[1])
+            object.__setattr__(self, "_patches", found)
+        return self._patches[:, :size]
 
     @cached_property
     def mixture(self) -> GaussianMixture:
@@ -262,6 +295,24 @@ def fingerprint(settings: ScanSettings) -> str:
         "scan": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _balanced(axes: np.ndarray, most: int) -> np.ndarray:
+    """Indices, ascending, of about `most` of the axes (J, 3), fewer of a direction the more there are of it."""
+    face = np.abs(axes).argmax(axis=1)
+    rows = np.arange(len(axes))
+    u, v = (axes[rows, (face + k) % 3] / axes[rows, face] for k in (1, 2))
+    place = [np.minimum((x + 1) * (_BINS / 2), _BINS - 1).astype(np.int64) for x in (u, v)]
+    cell = (face * _BINS + place[0]) * _BINS + place[1]
+    rare = np.bincount(cell)[cell] ** -_RARE
+    share = rare * (most / rare.sum())
+    for _ in range(8):  # no component counts for more than itself
+        full = share >= 1
+        share[full] = 1
+        if full.all() or share.sum() >= most - 1:
+            break
+        share[~full] *= (most - full.sum()) / share[~full].sum()
+    return np.flatnonzero(np.diff(np.floor(np.cumsum(share)), prepend=0.0) > 0)
 
 
 def _about_the_middle(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -43,6 +43,7 @@ class LookSettings:
     learned: bool = False  # matches of the overlap network
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
+    correlated: bool = False  # dominant normals and phase correlation; these are refined whatever the first look says
     detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
     refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
 
@@ -53,7 +54,7 @@ class SearchSettings:
 
     looks: tuple[LookSettings, ...] = (
         LookSettings(learned=True, refined=8),
-        LookSettings(described=True, grid=12, refined=24),
+        LookSettings(described=True, grid=12, correlated=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
     clear: float = 0.8  # confidence that needs no second look ...
@@ -80,6 +81,26 @@ class ProposeSettings:
     mixture: int = 24  # components of the mixtures whose overlap scores the grid ...
     rounds: int = 2  # ... of EM that fit them ...
     floor: float = 1e-4  # ... and their least variance, sizes
+
+
+@dataclass(frozen=True)
+class CorrelationSettings:
+    """Rotations from dominant normals, translations by phase correlation."""
+
+    sampled: int = 1500  # components whose directions are counted
+    sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
+    salient: float = 2.0  # times what uniform directions give, from which one is dominant
+    directions: int = 6  # dominant ones, at most
+    shifts: int = 3  # steps of mean shift
+    apart: float = 0.44  # radians between dominant directions
+    tolerance: float = 0.14  # radians within which angles between directions agree, and rotations are one
+    rotations: int = 24
+    turns: int = 24  # about the direction of a cloud that has but one
+    cells: int = 100_000  # of the grid that occupancies are correlated on ...
+    voxel: float = 1.5  # ... but none smaller than so many spacings
+    floor: float = 1e-3  # of the strongest frequency, below which the others are not whitened
+    peaks: int = 12  # of each rotation
+    kept: int = 32  # of all
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,8 @@ class RankSettings:
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
+    asked: int = 2000  # components of either surface that are asked for their counterparts
+    patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
     by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
@@ -133,6 +156,22 @@ class RankSettings:
     unlike: float = 0.05  # ... from which on they do not ...
     elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
     placed: int = 128  # components that are compared for that
+
+
+@dataclass(frozen=True)
+class DetailSettings:
+    """Finalists, refined and ranked again on finer and finer levels until one stands out or the detail ends."""
+
+    components: tuple[int, ...] = (6_000, 24_000, 65_536)  # of each cloud, a level
+    neighbours: int = 12  # that a normal is estimated from
+    finer: float = 1.5  # times as many components as the level before, from which a level shows more
+    finalists: int = 12  # different poses that are followed to the next level
+    moved: int = 1500  # components of the source that are fitted
+    reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
+    iterations: int = 8
+    settled: float = 1e-4  # steps (rad, sizes) below which a fit stands still
+    same: float = 2.0  # spacings of the level that is searched within which two poses are one
+    behind: float = 8.0  # nats behind the first from which a pose is given up
 
 
 @dataclass(frozen=True)
@@ -150,7 +189,6 @@ class PolishSettings:
     """The last fit, at the resolution of the data."""
 
     components: int = 6_000  # of each cloud
-    neighbours: int = 12  # that a normal is estimated from
     reach: float = 2.0  # spacings of the searched level within which points are matched at first
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
@@ -193,9 +231,11 @@ class Settings:
     scan: ScanSettings = field(default_factory=ScanSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     propose: ProposeSettings = field(default_factory=ProposeSettings)
+    correlation: CorrelationSettings = field(default_factory=CorrelationSettings)
     agree: AgreeSettings = field(default_factory=AgreeSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
     rank: RankSettings = field(default_factory=RankSettings)
+    detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)

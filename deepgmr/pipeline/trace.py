@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,13 +59,31 @@ class Search:
     looks: list[Look] = field(default_factory=list)
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     terms: Terms = field(default_factory=Terms.none)  # (H,) how the clouds meet under the candidates
-    order: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # different poses, best first
-    evidence: Evidence | None = None  # for the first of them
+    finest: tuple[Level, Level] | None = None  # levels that the poses were last seen at
+    poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
+    pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
+    evidence: Evidence | None = None  # for the first of the poses
+    _fine: dict[int, tuple[Level, Level]] = field(default_factory=dict, repr=False)
 
-    def replace(self, index: int, candidate: RigidTransform, terms: Terms) -> None:
-        """Put a better motion (1,) in the place of a candidate."""
-        self.candidates = joined([self.candidates[:index], candidate, self.candidates[index + 1 :]])
-        self.terms = Terms.joined([self.terms[:index], terms, self.terms[index + 1 :]])
+    @cached_property
+    def ranked(self) -> tuple[Level, Level]:
+        """The levels that candidates are ranked at: the first that shows more than those that are searched, if any."""
+        return next(self.finer(self.levels), self.levels)
+
+    def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
+        """Levels of more detail than these, one after the other, as long as a cloud has any."""
+        settings, scans = self.settings.detail, (self.pair.source, self.pair.target)
+        for components in settings.components:
+            more = (min(components, len(scan.heaps)) / len(level) for scan, level in zip(scans, levels, strict=True))
+            if max(more) >= settings.finer:
+                levels = self.fine(components)
+                yield levels
+
+    def fine(self, components: int) -> tuple[Level, Level]:
+        """Both clouds with about so many components each, or all they have."""
+        if components not in self._fine:
+            self._fine[components] = self.pair.fine(components, self.settings.detail.neighbours)
+        return self._fine[components]
 
 
 @dataclass(eq=False)
@@ -93,7 +112,8 @@ class Trace:
                 ],
                 "candidates": undo(search.candidates),
                 "terms": [search.terms.row(i) for i in range(len(search.terms))],
-                "order": search.order.tolist(),
+                "poses": undo(search.poses),
+                "pose_terms": [search.pose_terms.row(i) for i in range(len(search.pose_terms))],
                 "evidence": vars(search.evidence) if search.evidence else None,
                 "milliseconds": search.clock.milliseconds,
             }

@@ -1,0 +1,151 @@
+"""Rotations that carry dominant normals onto dominant normals, and translations by phase correlation.
+
+Scenes that people build have a few directions that most surfaces face. As in Makadia, Patterson and Daniilidis (CVPR
+2006), normals give the rotations and correlated occupancies the translations; the spectrum is whitened (Kuglin and Hines
+1975), so that what is rare decides, not the long walls and floors that slide along one another. Needs no descriptor
+and little overlap, but surfaces that share directions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.fft
+import torch
+
+from deepgmr.geometry.transform import RigidTransform, rotation_angle
+from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.scan import Level
+from deepgmr.pipeline.settings import CorrelationSettings
+
+
+def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
+    """The motions (H,) at the highest peaks of phase correlation, highest first; none where no direction dominates."""
+    turns = rotations(*(dominant(level.axes, settings) for level in (source, target)), settings)
+    turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
+    if not len(turns):
+        return RigidTransform.identity((0,), dtype=torch.float64)
+    spacing = max(source.spacing, target.spacing)
+    low, extent = target.points.min(axis=0), np.ptp(target.points, axis=0)
+    spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
+    heights, shifts, chosen = [], [], []
+    for number, turn in enumerate(turns):
+        turned = source.points @ turn.T
+        room = np.ptp(turned, axis=0) + extent  # free of wrapping round
+        size = max((math.prod(room) / settings.cells) ** (1 / 3), settings.voxel * spacing)
+        shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
+        size, spectrum = spectra.setdefault(shape, (size, _spectrum(target.points - low, size, shape)))
+        cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
+        strength = np.abs(cross)
+        cross /= np.maximum(strength, settings.floor * strength.max())
+        peaks, height = _peaks(scipy.fft.irfftn(cross, shape), settings.peaks)
+        shape_of_target = np.ceil(extent / size) + 1
+        steps = np.where(peaks >= shape_of_target, peaks - np.array(shape), peaks)
+        heights.append(height)
+        shifts.append(steps * size + low - turned.min(axis=0))
+        chosen.append(np.full(len(peaks), number))
+    order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
+    return RigidTransform(
+        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order])
+    )
+
+
+def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The directions (P, 3) that most of the axes (J, 3) share, signs left out, and how many times chance they do."""
+    sample = axes[:: max(1, len(axes) // settings.sampled)]
+    density = np.exp(settings.sharpness * ((sample @ sample.T) ** 2 - 1)).mean(axis=1)
+    # What uniform directions give: the mean of exp(k (x^2 - 1)) over x in [0, 1].
+    grid = (np.arange(1000) + 0.5) / 1000
+    chance = float(np.exp(settings.sharpness * (grid**2 - 1)).mean())
+    free, found, weights = np.ones(len(sample), dtype=bool), [], []
+    while len(found) < settings.directions and free.any():
+        best = int(np.argmax(np.where(free, density, -1.0)))
+        if density[best] < settings.salient * chance:
+            break
+        centre = sample[best]
+        for _ in range(settings.shifts):
+            weight = np.exp(settings.sharpness * ((sample @ centre) ** 2 - 1))
+            centre = np.linalg.eigh((sample * weight[:, None]).T @ sample)[1][:, -1]
+        found.append(centre)
+        weights.append(density[best] / chance)
+        free &= np.abs(sample @ centre) < math.cos(settings.apart)
+        free[best] = False
+    return np.array(found).reshape(-1, 3), np.array(weights)
+
+
+def rotations(
+    source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], settings: CorrelationSettings
+) -> np.ndarray:
+    """Different rotations (R, 3, 3) that carry two directions onto two, those that carry most weight onto weight first.
+
+    Where a cloud has but one direction, turns about it in equal steps.
+    """
+    (a, v), (b, w) = source, target
+    if not len(a) or not len(b):
+        return np.zeros((0, 3, 3))
+    both = np.concatenate([b, -b])
+    if min(len(a), len(b)) == 1:
+        steps = np.arange(settings.turns) * (2 * math.pi / settings.turns)
+        found = [_frame(two, _across(two, step)) @ _frame(a[0], _across(a[0], 0.0)).T for two in both for step in steps]
+        return np.array(found)[: settings.rotations]
+    found = []
+    for i, j in ((i, j) for i in range(len(a)) for j in range(len(a)) if i != j):
+        between = math.acos(np.clip(a[i] @ a[j], -1, 1))
+        for one in both:
+            angles = np.arccos(np.clip(both @ one, -1, 1))
+            for two in both[np.abs(angles - between) < settings.tolerance]:
+                if abs(one @ two) < math.cos(settings.tolerance):
+                    found.append(_frame(one, two) @ _frame(a[i], a[j]).T)
+    if not found:
+        return np.zeros((0, 3, 3))
+    turns = np.array(found)
+    cosines = np.einsum("rij,pj,qi->rpq", turns, a, b)
+    score = (np.exp(settings.sharpness * (cosines**2 - 1)) * np.sqrt(np.outer(v, w))).sum(axis=(1, 2))
+    order = np.argsort(-score, kind="stable")
+    sorted_turns = torch.from_numpy(turns[order])
+    angle = rotation_angle(sorted_turns.unsqueeze(1).mT @ sorted_turns).numpy()
+    free, kept = np.ones(len(turns), dtype=bool), []
+    for i in range(len(turns)):
+        if free[i]:
+            kept.append(i)
+            free &= angle[i] > settings.tolerance
+    return turns[order][kept[: settings.rotations]]
+
+
+def _frame(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """A rotation (3, 3) whose first axis is `one` and whose first two span `one` and `two`."""
+    second = two - (two @ one) * one
+    second /= np.linalg.norm(second)
+    return np.stack([one, second, np.cross(one, second)], axis=1)
+
+
+def _across(axis: np.ndarray, angle: float) -> np.ndarray:
+    """A unit vector (3,) perpendicular to an axis, `angle` round from one that depends on the axis alone."""
+    first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
+    first /= np.linalg.norm(first)
+    return math.cos(angle) * first + math.sin(angle) * np.cross(axis, first)
+
+
+def _spectrum(points: np.ndarray, size: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Of the occupied cells of a size; points (N, 3) have no coordinate below zero."""
+    cells = np.zeros(shape, dtype=np.float32)
+    cells[tuple((points / size).astype(np.int64).T)] = 1.0
+    return scipy.fft.rfftn(cells)
+
+
+def _peaks(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where (P, 3) the highest values lie, neighbours of higher ones left out, and how many deviations high (P,)."""
+    flat = values.ravel()
+    high = np.argpartition(-flat, min(16 * count, len(flat) - 1))[: 16 * count]
+    high = high[np.argsort(-flat[high], kind="stable")]
+    places = np.stack(np.unravel_index(high, values.shape), axis=1)
+    near = np.abs(places[:, None] - places).max(axis=-1) <= 1
+    free, kept = np.ones(len(high), dtype=bool), []
+    for i in range(len(high)):
+        if free[i]:
+            kept.append(i)
+            if len(kept) == count:
+                break
+            free &= ~near[i]
+    return places[kept], flat[high[kept]] / float(flat.std())
