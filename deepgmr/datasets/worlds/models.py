@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepgmr.datasets.worlds import lofts
 from deepgmr.datasets.worlds.planned import Planned, any_pose, inverse
@@ -15,7 +18,7 @@ from deepgmr.errors import InvalidConfig
 
 _FAR = 5.0  # radii: how far from its origin a cloud may stand
 _SHAPE = 2048  # points by which an answer is judged, up to symmetry
-_TESTS = 1 << 21  # pixels of triangles looked at at once
+_PIXELS = 1 << 19  # of triangles looked at at once
 
 
 def model(rng: np.random.Generator) -> Triangles:
@@ -101,34 +104,43 @@ def depth_image(corners: Floats, half: float, side: int) -> Floats:
     The camera is at the origin and looks along z; x / z and y / z of its pixels' centres lie within `half`. All
     corners must be before it.
     """
-    flat = corners[..., :2] / corners[..., 2:]  # (T, 3, 2)
+    flat = (corners[..., :2] / corners[..., 2:] + half) * (side / (2 * half)) - 0.5  # (T, 3, 2) in pixels
+    # Each triangle is cut into spans: the pixels of a row between the two of its edges that cross the row.
+    low = np.maximum(np.ceil(flat[..., 1].min(axis=1)), 0).astype(np.int64)
+    high = np.minimum(np.floor(flat[..., 1].max(axis=1)), side - 1).astype(np.int64)
+    which, row = _ranges(low, high)
+    left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
+    for k in range(3):
+        (ax, ay), (bx, by) = flat[which, k].T, flat[which, (k + 1) % 3].T
+        crosses = (ay <= row) != (by <= row)
+        x = ax + (row - ay) / np.where(crosses, by - ay, 1) * (bx - ax)
+        left, right = np.where(crosses, np.minimum(left, x), left), np.where(crosses, np.maximum(right, x), right)
+    crossed = left <= right
+    which, row = which[crossed], row[crossed]
+    start = np.maximum(np.ceil(left[crossed]), 0).astype(np.int64)
+    end = np.minimum(np.floor(right[crossed]), side - 1).astype(np.int64)
+    # The plane of the triangle: n . (x, y, 1) depth = n . corner.
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     height = np.einsum("ti,ti->t", normal, corners[:, 0])
-    scale = side / (2 * half)
-    # The pixels whose centres lie between the least and the greatest x and y of a triangle.
-    low = np.maximum(np.ceil((flat.min(axis=1) + half) * scale - 0.5), 0).astype(np.int64)
-    high = np.minimum(np.floor((flat.max(axis=1) + half) * scale - 0.5), side - 1).astype(np.int64)
-    wide, tall = np.maximum(high - low + 1, 0).T
-    count = wide * tall
-    image, start = np.full(side * side, np.inf), np.concatenate([[0], np.cumsum(count)])
-    first = 0
-    while first < len(corners):
-        last = max(int(np.searchsorted(start, start[first] + _TESTS, side="right")) - 1, first + 1)
-        rows = np.repeat(np.arange(first, last), count[first:last])
-        place = np.arange(start[first], start[last]) - start[rows]
-        column, row = low[rows, 0] + place % wide[rows], low[rows, 1] + place // wide[rows]
-        x, y = (column + 0.5) / scale - half, (row + 0.5) / scale - half
-        sides = []
-        for k in range(3):
-            a, b = flat[rows, k], flat[rows, (k + 1) % 3]
-            sides.append((b[:, 0] - a[:, 0]) * (y - a[:, 1]) - (b[:, 1] - a[:, 1]) * (x - a[:, 0]))
-        inside = (np.min(sides, axis=0) >= 0) | (np.max(sides, axis=0) <= 0)
-        rows, column, row, x, y = (values[inside] for values in (rows, column, row, x, y))
-        slope = normal[rows, 0] * x + normal[rows, 1] * y + normal[rows, 2]
-        depth = np.divide(height[rows], slope, out=np.full(len(rows), np.inf), where=np.abs(slope) > 1e-12)
-        np.minimum.at(image, row * side + column, depth)
-        first = last
+    near, far = corners[..., 2].min(axis=1), corners[..., 2].max(axis=1)  # the plane of a sliver is hardly known
+    pixel = 2 * half / side
+    fixed = normal[which, 1] * ((row + 0.5) * pixel - half) + normal[which, 2]
+    image = np.full(side * side, np.inf)
+    blocks = np.cumsum(np.maximum(end - start + 1, 0)) // _PIXELS
+    for first, last in pairwise([0, *(np.flatnonzero(np.diff(blocks)) + 1), len(row)]):
+        span, column = _ranges(start[first:last], end[first:last])
+        span += first
+        slope = fixed[span] + normal[which[span], 0] * ((column + 0.5) * pixel - half)
+        depth = np.divide(height[which[span]], slope, out=np.full(len(span), np.inf), where=np.abs(slope) > 1e-12)
+        np.minimum.at(image, row[span] * side + column, np.clip(depth, near[which[span]], far[which[span]]))
     return image.reshape(side, side)
+
+
+def _ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All integers from `first` to `last` (n,) inclusive: whose they are, and what."""
+    length = np.maximum(last - first + 1, 0)
+    which = np.repeat(np.arange(len(first)), length)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(length) - length - first, length)
 
 
 def _measured(image: Floats, half: float, noise: float, dropout: float, rng: np.random.Generator) -> Floats:
