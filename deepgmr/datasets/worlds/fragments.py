@@ -16,7 +16,8 @@ from deepgmr.datasets.worlds.viewpoints import looking
 from deepgmr.errors import InvalidConfig
 
 FAR = 4.5  # metres of range
-_SPARE = 2.0  # rays for each point that is kept
+_FEW = 300  # pixels of a frame that is only looked at
+_EVEN = 0.7  # share of the pixels of the frames that are thinned
 _EDGE = 0.08  # neighbouring ranges that differ by more than this share of them are an edge
 _SMEARED = 0.3  # share of the pixels at edges that measure something between
 _UNSEEN = 0.05  # share of things that return nothing: black, or glass
@@ -42,7 +43,7 @@ class Walk:
 def fragment_pair(rng: np.random.Generator, *, low: float = 0.1, high: float = 0.8, frames: float = 24) -> Planned:
     """Two fragments of a room, each fused from so many frames; `low` to `high` of the source is in the target too.
 
-    Right within 5 degrees and .2 m. Raises `InvalidConfig` for an impossible range or no frames.
+    Right within 5 degrees and .3 m. Raises `InvalidConfig` for an impossible range or no frames.
     """
     if not 0 < low < high < 1 or frames < 1:
         raise InvalidConfig(f"cannot fuse {frames:g} frames to an overlap between {low:g} and {high:g}")
@@ -50,7 +51,7 @@ def fragment_pair(rng: np.random.Generator, *, low: float = 0.1, high: float = 0
         draw = Draw(torch.Generator().manual_seed(int(rng.integers(2**62))))
         scene = rooms(1, rng, draw)[0]
         first = walk(scene, round(frames), rng, None)
-        seen = [view.scan(scene, 150, rng) for view in first.views[::3]]
+        seen = [view.scan(scene, _FEW // 2, rng) for view in first.views[::3]]
         world, normals = (np.concatenate([getattr(scan, key) for scan in seen]) for key in ("world", "normals"))
         for _ in range(12):
             second = walk(scene, round(frames), rng, first)
@@ -70,7 +71,7 @@ def _planned(scene: Scene, first: Walk, second: Walk, overlap: float, rng: np.ra
         return source.astype(np.float32), fused(scene, second, points, again, hidden)
 
     truth = inverse(second.frame) @ first.frame @ inverse(pose)
-    return Planned(truth, clouds, degrees=5.0, metres=0.2, overlap=overlap)
+    return Planned(truth, clouds, degrees=5.0, metres=0.3, overlap=overlap)
 
 
 def walk(scene: Scene, frames: int, rng: np.random.Generator, beside: Walk | None) -> Walk:
@@ -117,23 +118,25 @@ def walk(scene: Scene, frames: int, rng: np.random.Generator, beside: Walk | Non
 
 
 def fused(scene: Scene, way: Walk, points: int, rng: np.random.Generator, hidden: NDArray[np.bool_]) -> Floats:
-    """A fragment (points, 3) float32 in the frame of its middle view, evenly dense; `hidden` (P,) returns nothing."""
-    back, rays = inverse(way.frame), round(_SPARE * points / len(way.views)) + 32
-    while True:
-        scans = [_depth(scene, view, rays, rng, hidden) for view in way.views]
-        if sum(len(scan.points) for scan in scans) >= points:
-            break
-        rays *= 2
-    clouds = []
-    for scan, view, drift in zip(scans, way.views, way.drift, strict=True):
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = view.rotation, view.position
-        pose = back @ drift @ pose
-        clouds.append((scan.points @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32))
-    cloud, area = np.concatenate(clouds), np.concatenate([scan.area for scan in scans])
-    # Exponential races: the smallest win, in proportion to the area that a point stands for.
-    race = rng.exponential(size=len(cloud)) / np.minimum(area, np.quantile(area, 0.95))
-    return cloud[rng.permutation(np.argpartition(race, points - 1)[:points])]
+    """A fragment (points, 3) float32 in the frame of its middle view, nearly evenly dense.
+
+    Things that are `hidden` (P,) return nothing.
+    """
+    areas = np.concatenate([_depth(scene, view, _FEW, rng, hidden).area for view in way.views])
+    full = float(np.quantile(areas, _EVEN))  # what stands for more is all kept, what stands for less in proportion
+    share = np.minimum(areas / full, 1).sum() / (_FEW * len(way.views))
+    back, rays, clouds, have = inverse(way.frame), round(1.1 * points / (share * len(way.views))) + 32, [], 0
+    while have < points:
+        for view, drift in zip(way.views, way.drift, strict=True):
+            scan = _depth(scene, view, rays, rng, hidden)
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = view.rotation, view.position
+            pose = back @ drift @ pose
+            kept = scan.points[rng.random(len(scan.area)) * full < scan.area]
+            clouds.append((kept @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32))
+            have += len(kept)
+        rays = rays // 4 + 32
+    return np.concatenate(clouds)[rng.permutation(have)[:points]]
 
 
 def _depth(scene: Scene, view: View, count: int, rng: np.random.Generator, hidden: NDArray[np.bool_]) -> Scan:
