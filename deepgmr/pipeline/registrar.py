@@ -105,7 +105,9 @@ class Registrar:
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
-            search = Search(pair, pair.levels(), prior, settings, clock, self.bundle)  # each cloud as a mixture of disks
+            search = Search(
+                pair, pair.levels(), prior, settings, clock, self.bundle
+            )  # each cloud as a mixture of disks
 
         report("searching", 0.2)
         for look in _looks(search):  # a harder look only where the ones before leave doubt

@@ -42,7 +42,7 @@ def mixture_html(mixture: GaussianMixture) -> str:
     """The components as their surfaces of one standard deviation, and the sizes of what the mixture holds."""
     rows = {
         "components": f"{mixture.components}",
-        "batch": f"{tuple(mixture.batch_shape)}" if mixture.batch_shape else "–",
+        "batch": f"{tuple(mixture.batch_shape)}" if mixture.batch_shape else "-",
         "numbers": f"{str(mixture.dtype).removeprefix('torch.')} on {mixture.device}",
     }
     image = _image(_components(mixture), "the components") if _drawable(mixture) else ""

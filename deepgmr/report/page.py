@@ -182,7 +182,7 @@ def _angle(matrix: np.ndarray) -> float:
 def number(value: float | None, digits: int = 3) -> str:
     """A number as it reads best, and a dash where there is none."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return "-"
     rounded = float(f"{value:.{digits}g}")
     if rounded == 0 or 1e-4 <= abs(rounded) < 1e6:
         return f"{rounded:,.10g}"
@@ -192,7 +192,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def percent(value: float | None) -> str:
     """A share."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "-" if value is None else f"{100 * value:.0f} %"
 
 
 def seconds(milliseconds: float) -> str:

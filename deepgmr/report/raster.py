@@ -53,7 +53,7 @@ def draw(
     depth = centred @ out / camera.width  # larger is nearer
     order = np.lexsort((row, column, depth))  # far to near: the last one written is the one seen
     column, row, depth, colours = (each[order].astype(np.float32) for each in (column, row, depth, colours))
-    image, nearest = np.tile(np.float32(PAPER), (h * w, 1)), np.full(h * w, -np.inf, dtype=np.float32)
+    image, nearest = np.tile(np.array(PAPER, np.float32), (h * w, 1)), np.full(h * w, -np.inf, dtype=np.float32)
     across, down = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
     reach = int(np.ceil(2 * radius))
     for dy in range(-reach, reach + 1):

@@ -182,7 +182,8 @@ def _pose(
     pair = search.pair
     motion = pair.enter(matrix).matrix.numpy()
     back = np.linalg.inv(motion)
-    gaps = [_gaps(*fine, motion, reach), _gaps(*reversed(fine), back, reach)]
+    source, target = fine
+    gaps = [_gaps(source, target, motion, reach), _gaps(target, source, back, reach)]
     inside = motion.copy()
     inside[:3, 3] *= pair.scale
     return Pose(name, score, overlap, inside, matrix, *(pair.scale * gap for gap in gaps))
