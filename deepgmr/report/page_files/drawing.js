@@ -68,8 +68,10 @@ Object.assign(Viewer.prototype, {
     });
     if (state.matches) this.drawLines(model, seen);
     if (state.uncertainty) {
+      gl.depthRange(0, 0.001); // before everything: it lies inside what it is about
       this.drawEllipsoids(this.ball, still, seen, this.colours.mark);
       this.drawEllipsoids(this.needles, still, seen, this.colours.turn);
+      gl.depthRange(0, 1);
     }
     this.drawScreen(seen);
     this.onframe?.(seen);

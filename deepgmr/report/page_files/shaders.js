@@ -112,5 +112,5 @@ void main() {
     before += max(0.0, here - depth(place + texel * vec2(cos(turn), sin(turn))));
   }
   float shade = texture(depths, place).r < 1.0 && own.a > 0.99 ? exp(-strength * before / 8.0) : 1.0;
-  pixel = vec4(mix(paper, own.rgb * max(shade, 0.2), own.a), 1.0);
+  pixel = vec4(mix(paper, own.rgb * max(shade, 0.35), own.a), 1.0);
 }`;

@@ -17,7 +17,7 @@ Object.assign(Viewer.prototype, {
     const [x, y, z] = ends.map(([low, high]) => (high - low) / 2);
     const tangent = Math.tan(FOV / 2);
     const aspect = this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight);
-    const distance = 1.08 * Math.max(y, x / aspect, 1e-9) / tangent + z;
+    const distance = 1.08 * Math.max(y, x / aspect, 1e-6 * this.data.radius) / tangent + z;
     const middle = ends.map(([low, high]) => (low + high) / 2);
     return { azimuth, elevation, distance, focus: [0, 1, 2].map((i) => middle[0] * right[i] + middle[1] * up[i] + middle[2] * out[i]) };
   },
