@@ -1,7 +1,7 @@
 """The page in a browser: nothing on the console, nothing from the network, something on the canvas, and buttons that work.
 
 Needs playwright and a Chromium: pip install "deepgmr[test]" and apt-get install chromium (or CHROMIUM=/path/to/it).
-SCREENSHOTS=FOLDER keeps what was seen; docs/report-*.png are made so.
+SCREENSHOTS=FOLDER keeps what was seen; docs/report-*.webp are made so, with SCREENSHOTS=docs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import image as reader
+from PIL import Image
 
 from deepgmr import Registration
 
@@ -85,7 +86,8 @@ class Seen:
         """Save what is seen, where somebody asked for it."""
         if folder := os.environ.get("SCREENSHOTS"):
             self.canvas()
-            self.page.screenshot(path=Path(folder, name), full_page=True)
+            image = Image.open(io.BytesIO(self.page.screenshot(full_page=True)))
+            image.save(Path(folder, name), "WEBP", quality=80, method=6)
 
 
 def share(image: np.ndarray, other: np.ndarray) -> float:
@@ -106,7 +108,7 @@ def test_it_opens_and_shows_both_clouds(
         width = seen.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
         assert width[0] <= width[1], "the page can be moved sideways"
         if name == "sample":
-            seen.keep(f"report-{'wide' if size is WIDE else 'narrow'}.png")
+            seen.keep(f"report-{'wide' if size is WIDE else 'narrow'}.webp")
 
 
 def test_poses_and_colours_change_what_is_seen(browser: Any, reports: dict[str, Path]) -> None:
@@ -132,7 +134,7 @@ def test_layers_are_drawn(browser: Any, reports: dict[str, Path]) -> None:
             assert share(seen.canvas(), before) > 0.0005, layer
         seen.press("[data-layer=components]")
         seen.press("#tab-trust")
-        seen.keep("report-why.png")
+        seen.keep("report-why.webp")
         for layer in ("points", "matches", "uncertainty"):
             seen.press(f"[data-layer={layer}]")
         assert np.ptp(seen.canvas().reshape(-1, 3), axis=0).max() < 0.02, "nothing is left to be drawn"
@@ -176,7 +178,7 @@ def test_dark_is_dark(browser: Any, reports: dict[str, Path]) -> None:
         assert seen.canvas()[:10, -10:].max() < 0.2
         seen.press("[data-mode='1']")
         seen.press("#tab-residuals")
-        seen.keep("report-dark.png")
+        seen.keep("report-dark.webp")
 
 
 def test_without_webgl_there_is_a_still_picture(browser: Any, reports: dict[str, Path]) -> None:
