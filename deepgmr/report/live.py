@@ -79,7 +79,8 @@ def show(
 
     plots = blueprint.Vertical(blueprint.TimeSeriesView(origin="score"), blueprint.TextLogView(origin="steps"))
     scene = blueprint.Spatial3DView(origin="/", name="clouds")
-    recording.send_blueprint(blueprint.Blueprint(blueprint.Horizontal(scene, plots, column_shares=[3, 1])))
+    shown = blueprint.Horizontal(scene, plots, column_shares=[5, 2])
+    recording.send_blueprint(blueprint.Blueprint(shown, blueprint.SelectionPanel(state="hidden")))
     _log(library, recording, trace, clouds)
     recording.flush()
 
@@ -127,4 +128,5 @@ def _lines(
     tolerance = np.concatenate([np.full(len(met["source"]), met["tolerance"]) for met in found])
     agrees = np.linalg.norm(starts - ends, axis=1) <= tolerance
     colours = np.where(agrees[:, None], _AGREES, _OTHER).astype(np.uint8)
-    return library.LineStrips3D(np.stack([starts, ends], axis=1), colors=colours)
+    widths = np.where(agrees, -2.0, -0.7)  # below zero: in pixels of the screen
+    return library.LineStrips3D(np.stack([starts, ends], axis=1), colors=colours, radii=widths)

@@ -1,6 +1,6 @@
 """One HTML file that shows an answer: no network, no library, nothing that a file name could inject.
 
-The viewer is our own: some five hundred lines of plain WebGL in `page_files`, 25 kB. plotly's bundle alone is 4.8 MB of
+The viewer is our own: some six hundred lines of plain WebGL in `page_files`, 27 kB. plotly's bundle alone is 4.8 MB of
 the 5 MB that a page may have, three.js 0.7 MB and a dependency, and both would have to be taught depth shading.
 """
 

@@ -24,7 +24,9 @@ class Viewer:
         self.told: list[tuple[int, str, Any]] = []
         self.step, self.opened, self.saved = -1, 0, ""
         self.blueprint = SimpleNamespace(**dict.fromkeys(("Blueprint", "Horizontal", "Vertical"), self.thing))
-        vars(self.blueprint).update(dict.fromkeys(("Spatial3DView", "TimeSeriesView", "TextLogView"), self.thing))
+        vars(self.blueprint).update(
+            dict.fromkeys(("Spatial3DView", "TimeSeriesView", "TextLogView", "SelectionPanel"), self.thing)
+        )
 
     def thing(self, *values: object, **options: object) -> SimpleNamespace:
         return SimpleNamespace(values=values, **options)
