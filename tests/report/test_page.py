@@ -95,8 +95,8 @@ def test_the_numbers_are_those_of_the_answer(text: str, boxes: Registration) -> 
     assert len(found["poses"]) == 1 + len(boxes.alternatives)
     words = " ".join(said for tag, said in Reader(text).texts if tag not in ("script", "style"))
     assert f"{boxes.confidence:.3f}" in words and f"{100 * boxes.overlap:.0f} %" in words
-    for value in boxes.target_from_source[:3].ravel():
-        assert f"{value:.9g}" in words
+    for row in boxes.target_from_source[:3]:
+        assert "".join(f"{value:13.9f}" for value in row[:3]) + f"{row[3]:18.12g}" in words
     assert boxes.sentence in words and boxes.stats.bundle in words
 
 
