@@ -49,6 +49,10 @@ class Registration:
     sketch: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
     search: Any = field(default=None, repr=False)  # with `trace=`: the `Search` it came from
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but the search, whose trees cannot be."""
+        return vars(self) | {"search": None}
+
     @property
     def trusted(self) -> bool:
         """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""

@@ -122,7 +122,7 @@ def test_poses_and_colours_change_what_is_seen(browser: Any, reports: dict[str, 
         seen.press("table [data-show='1']")
         assert not matrix.is_visible() and seen.page.locator("pre[data-of='1']").is_visible()
         assert seen.page.locator("tr.shown").get_attribute("data-row") == "1"
-        assert seen.page.locator("h2:visible", has_text="Residual, alternative 1").count() == 1
+        assert seen.page.locator("h2:visible", has_text="Residual, alt. 1").count() == 1
         assert seen.page.locator("header b").count() == 0, "a name became an element"
 
 

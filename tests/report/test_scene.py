@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -78,6 +79,11 @@ def test_an_answer_keeps_its_search_only_when_asked(sample_clouds: tuple[np.ndar
     assert without.search is None and with_it.search is kept.search
     assert without.to_dict().keys() == with_it.to_dict().keys() and "search" not in without.to_dict()
     assert without.sketch is not None and sum(part.nbytes for part in without.sketch) < 50_000
+
+
+def test_an_answer_travels_without_its_search(boxes: Registration) -> None:
+    again = pickle.loads(pickle.dumps(boxes))
+    assert again.search is None and again.to_dict() == boxes.to_dict() and "<img" in again._repr_html_()
 
 
 def test_the_view_is_a_right_handed_frame() -> None:

@@ -10,16 +10,19 @@ Object.assign(Viewer.prototype, {
     const shift = this.state.apart ? this.pulled(right) : [0, 0, 0];
     const points = this.clouds[0].few.map((p) => [0, 1, 2].map(
       (i) => model[i] * p[0] + model[4 + i] * p[1] + model[8 + i] * p[2] + model[12 + i] + shift[i])).concat(this.clouds[1].few);
-    const ends = [right, up, out].map((axis) => {
-      const along = points.map((p) => p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2]);
-      return [Math.min(...along), Math.max(...along)];
+    const seen = points.map((p) => [right, up, out].map((axis) => p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2]));
+    const middle = [0, 1, 2].map((i) => {
+      const along = seen.map((p) => p[i]);
+      return (Math.min(...along) + Math.max(...along)) / 2;
     });
-    const [x, y, z] = ends.map(([low, high]) => (high - low) / 2);
     const tangent = Math.tan(FOV / 2);
     const aspect = this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight);
-    const distance = 1.08 * Math.max(y, x / aspect, 1e-6 * this.data.radius) / tangent + z;
-    const middle = ends.map(([low, high]) => (low + high) / 2);
-    return { azimuth, elevation, distance, focus: [0, 1, 2].map((i) => middle[0] * right[i] + middle[1] * up[i] + middle[2] * out[i]) };
+    const distance = Math.max(1e-6 * this.data.radius, ...seen.map((p) => {
+      const [x, y, z] = p.map((value, i) => value - middle[i]);
+      return z + (1.08 * Math.max(Math.abs(y), Math.abs(x) / aspect)) / tangent;
+    }));
+    const focus = [0, 1, 2].map((i) => middle[0] * right[i] + middle[1] * up[i] + middle[2] * out[i]);
+    return { azimuth, elevation, distance, focus };
   },
 
   // How far the source is drawn to the left of its place, so that matches are seen as lines.
