@@ -29,7 +29,20 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "mixture": ("gaussian_mixture", "solver"),
     "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
     "pipeline": (
-        *("settings", "clouds", "scan", "agree", "refine", "rank", "polish", "judge", "answer", "bundle", "trace"),
+        *(
+            "settings",
+            "clouds",
+            "frame",
+            "scan",
+            "agree",
+            "refine",
+            "rank",
+            "polish",
+            "judge",
+            "answer",
+            "bundle",
+            "trace",
+        ),
         "registrar",
     ),
 }
