@@ -17,6 +17,8 @@ _CELLS = 21  # bits of a cell's place on an axis
 _SORTED = 1 << 18  # heaps up to which sorting them is faster than a table
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
 
+_ODD = np.array([[0x9E3779B97F4A7C15], [0xC2B2AE3D27D4EB4F], [0x165667B19E3779F9]], dtype=np.uint64)
+
 
 @dataclass(frozen=True, eq=False)
 class Heaps:
@@ -146,6 +148,14 @@ def keys(cells: np.ndarray) -> np.ndarray:
     """One number (N,) int64 for the place of a cell on the three axes (3, N), in cells from the origin."""
     x, y, z = np.floor(cells).astype(np.int64) + _HALF
     return (x << 2 * _CELLS) | (y << _CELLS) | z
+
+
+def scattered(triples: np.ndarray) -> np.ndarray:
+    """Numbers (N,) uint64 spread evenly over all there are, one for each triple (3, N) of 64 bits."""
+    mixed = (triples.view(np.uint64) * _ODD).sum(axis=0)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= _MIX
+    return mixed
 
 
 def step_for(count: int, extent: float) -> float:

@@ -14,12 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepgmr.geometry.voxels import BLOCK, RUNGS, Cells, Heaps, blocks, finest_size, keys, rung, size_of, step_for
+from deepgmr.geometry.voxels import (
+    BLOCK,
+    RUNGS,
+    Cells,
+    Heaps,
+    blocks,
+    finest_size,
+    keys,
+    rung,
+    scattered,
+    size_of,
+    step_for,
+)
 from deepgmr.pipeline.settings import ScanSettings
 
 _PLENTY = 4  # sampled points for every heap of the finest level: of cells so full, 49 in 50 are met
 _PLACES = 1 << 12  # different places that a sample must hold to speak for the cloud
-_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +153,9 @@ def thinned(points: np.ndarray, wanted: int) -> np.ndarray:
         taken, seen = [], np.zeros(1 << 16, dtype=bool)
         for rows in blocks(len(points)):
             block = points[rows].T.astype(np.float64, order="C") + 0.0  # minus zero is zero
-            mixed = (block.view(np.uint64) * _ODD).sum(axis=0)
-            mixed ^= mixed >> np.uint64(29)
-            mixed *= _ODD[0]
-            chosen = np.flatnonzero(mixed < limit)
-            seen[(mixed[chosen] >> np.uint64(16)) & np.uint64(0xFFFF)] = True
+            numbers = scattered(block)
+            chosen = np.flatnonzero(numbers < limit)
+            seen[numbers[chosen] & np.uint64(0xFFFF)] = True
             taken.append(block[:, chosen])
         if np.count_nonzero(seen) >= _PLACES:
             return np.concatenate(taken, axis=1).T
