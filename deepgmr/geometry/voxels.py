@@ -14,10 +14,8 @@ BLOCK = 1 << 16  # rows looked at together: what a core keeps near it
 _BITS, _LEAST_BITS = 44, 32  # of a coordinate: 1e-13 of the cloud, and of clouds so large that sums would overflow
 _HALF = 1 << 20  # cells on either side of the origin, an axis
 _CELLS = 21  # bits of a cell's place on an axis
-_SORTED = 1 << 18  # heaps up to which sorting them is faster than a table
+SORTED = 1 << 18  # heaps up to which sorting them is faster than a table
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
-
-_ODD = np.array([[0x9E3779B97F4A7C15], [0xC2B2AE3D27D4EB4F], [0x165667B19E3779F9]], dtype=np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +61,7 @@ class Heaps:
 
         `size` is at least `finest_size`: of smaller cells the keys would need more bits than they have.
         """
-        if len(self) > _SORTED:
+        if len(self) > SORTED:
             cells = Cells(size, self.step, len(self))
             for rows in blocks(len(self)):
                 cells.add(self._keys(rows, size), self.sums[rows].T, self.counts[rows])
@@ -152,9 +150,13 @@ def keys(cells: np.ndarray) -> np.ndarray:
 
 def scattered(triples: np.ndarray) -> np.ndarray:
     """Numbers (N,) uint64 spread evenly over all there are, one for each triple (3, N) of 64 bits."""
-    mixed = (triples.view(np.uint64) * _ODD).sum(axis=0)
-    mixed ^= mixed >> np.uint64(29)
+    mixed = np.zeros(triples.shape[1], dtype=np.uint64)
+    for axis in triples.view(np.uint64):
+        mixed ^= axis
+        mixed *= _MIX
+        mixed ^= mixed >> np.uint64(32)  # of round coordinates all that differs is in the upper bits
     mixed *= _MIX
+    mixed ^= mixed >> np.uint64(32)
     return mixed
 
 

@@ -109,13 +109,13 @@ def _likely_units(factor: float) -> str:
     return f" ({' or '.join(near)}?)" if near else ""
 
 
-def coarse_step(points: np.ndarray, radius: float) -> float | None:
+def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | None:
     """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
 
-    `radius` is the median distance of the points from their middle.
+    `radius` is the median distance of the points from their middle, `largest` the largest coordinate of those that do
+    not lie far outside.
     Told from the numbers, since a file or a cast to float64 hides what they were stored in.
     """
-    largest = _largest(points)
     if largest > float(np.finfo(np.float32).max):
         return None
     step = float(np.spacing(np.float32(largest)))

@@ -30,7 +30,7 @@ from deepgmr.geometry.voxels import (
 from deepgmr.pipeline.settings import ScanSettings
 
 _PLENTY = 4  # sampled points for every heap of the finest level: of cells so full, 49 in 50 are met
-_PLACES = 1 << 12  # different places that a sample must hold to speak for the cloud
+_PLACES = 1 << 10  # different places that a sample must hold to speak for the cloud
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class Frame:
     heaps: Heaps  # about the origin, input units
     total: int  # points that count
     far: int  # points left out because they lie far outside
+    reach: float  # the largest coordinate of those that count, of either sign, input units
 
     @classmethod
     def of(cls, points: np.ndarray, settings: ScanSettings) -> Frame:
@@ -89,21 +90,29 @@ def _of_whole(points: np.ndarray, settings: ScanSettings) -> Frame:
     step = finest_rung(
         lambda step: heaps.count(size_of(step)), len(heaps), rung(heaps.finest_size), size, settings.finest
     )
-    far = len(points) - len(heaps)
-    return Frame(middle.point + mean, size, middle.radius, heaps.gathered(size_of(step)), len(heaps), far)
+    return Frame(
+        origin=middle.point + mean,
+        size=size,
+        radius=middle.radius,
+        heaps=heaps.gathered(size_of(step)),
+        total=len(heaps),
+        far=len(points) - len(heaps),
+        reach=float(np.abs(middle.centred + middle.point).max()),
+    )
 
 
 def _of_blocks(points: np.ndarray, sample: np.ndarray, settings: ScanSettings) -> Frame:
     middle = _Middle.of(sample, settings)
-    total, largest = 0, 0.0
-    for _, distance in _counting(points, middle):
+    total, largest, reach = 0, 0.0, 0.0
+    for centred, distance in _counting(points, middle):
         total, largest = total + len(distance), max(largest, float(distance.max(initial=0.0)))
+        reach = max(reach, float(np.abs(centred + middle.point[:, None]).max(initial=0.0)))
     extent = _power(largest)
     unit = step_for(total, extent)
     sampled, mean = Heaps.of(middle.centred, extent).centred()
     shift = np.rint(mean / unit)[:, None]  # the grid lies about the mean of the sample
     step = finest_rung(
-        lambda step: _expected(sampled.populations(size_of(step))),
+        lambda step: expected_cells(sampled.populations(size_of(step))),
         total,
         rung(finest_size(2 * largest)),
         middle.size(mean),
@@ -122,8 +131,15 @@ def _of_blocks(points: np.ndarray, sample: np.ndarray, settings: ScanSettings) -
                 break
     heaps, rest = cells.heaps().centred()
     mean = shift[:, 0] * unit + rest
-    size = _size(squares, largest, total, mean)
-    return Frame(middle.point + mean, size, middle.radius, heaps, total, len(points) - total)
+    return Frame(
+        origin=middle.point + mean,
+        size=_size(squares, largest, total, mean),
+        radius=middle.radius,
+        heaps=heaps,
+        total=total,
+        far=len(points) - total,
+        reach=reach,
+    )
 
 
 def _counting(points: np.ndarray, middle: _Middle) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -135,8 +151,8 @@ def _counting(points: np.ndarray, middle: _Middle) -> Iterator[tuple[np.ndarray,
         distance = _lengths(centred)
         near = distance <= middle.limit
         if not near.all():
-            block, centred, distance = block[:, near], centred[:, near], distance[near]
-        if (first != point).any():
+            block = block.take(np.flatnonzero(near), axis=1)
+        if (first != point).any() or len(distance) != block.shape[1]:
             centred = block - point
             distance = _lengths(centred)
         yield centred, distance
@@ -187,7 +203,7 @@ def finest_rung(count: Callable[[int], float], points: int, least: int, size: fl
         step = finer
 
 
-def _expected(populations: np.ndarray) -> float:
+def expected_cells(populations: np.ndarray) -> float:
     """How many cells all the points fill, where a sample of them fills these (Chao, Scand. J. Statist. 1984)."""
     once, twice = (int(np.count_nonzero(populations == n)) for n in (1, 2))
     return len(populations) + once * (once - 1) / (2 * (twice + 1))

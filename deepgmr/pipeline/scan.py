@@ -149,7 +149,7 @@ class Scan:
             heaps=frame.heaps,
             total=frame.total,
             far=frame.far,
-            coarse=coarse_step(points, frame.radius),
+            coarse=coarse_step(points, frame.radius, frame.reach),
             settings=settings,
         )
 
