@@ -17,8 +17,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="SUITE...",
-            help="Fixed-pair .h5 files, folders of scans, 3DMatch (#unseen, #3DLoMatch, ... select), or worlds: "
-            "halls#s4-500k, ...",
+            help="Fixed-pair .h5 files, folders of scans, 3DMatch; #unseen, #3DLoMatch, #recrop70, ... select, "
+            "or worlds such as halls#s4-500k.",
         ),
     ],
     methods: Annotated[

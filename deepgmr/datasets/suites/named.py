@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deepgmr.datasets.suites.fixed import PairSuite, read_suite
 from deepgmr.datasets.suites.procedural import is_procedural, read_procedural
+from deepgmr.datasets.suites.recrops import RECROPS, recropped
 from deepgmr.datasets.suites.threedmatch import BENCHMARKS, is_threedmatch, read_threedmatch
 from deepgmr.errors import InvalidFile
 
@@ -14,12 +15,15 @@ def read_named(path: str | Path, *, points: int | None = None) -> PairSuite:
     """What `read_suite` reads, the 3DMatch layout, or procedural worlds; `points` cuts each cloud.
 
     `PATH#unseen` and `PATH#seen` keep the rows whose category is not, or is, among the first twenty; `PATH#3DMatch` and
-    `PATH#3DLoMatch` choose the benchmark. `WORLD#WORDS` makes pairs of a procedural world, see `procedural`, unless a
-    file of that name is there. Raises `InvalidFile`; of a world `InvalidConfig`.
+    `PATH#3DLoMatch` choose the benchmark; `PATH#recrop70` and `PATH#recrop50` cut new pairs from the shapes of a suite,
+    or from the test shapes where the path is a folder of ModelNet40. `WORLD#WORDS` makes pairs of a procedural world,
+    see `procedural`, unless a file of that name is there. Raises `InvalidFile`; of a world `InvalidConfig`.
     """
     text, mark, word = str(path).rpartition("#")
     if is_procedural(str(path)) and not Path(text or path).exists():
         return read_procedural(str(path)).cut(points)
+    if mark and word in RECROPS:
+        return recropped(text, word).cut(points)
     if mark and word in BENCHMARKS:
         return read_threedmatch(text, word).cut(points)
     if is_threedmatch(path):

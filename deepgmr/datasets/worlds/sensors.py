@@ -182,11 +182,12 @@ class View:
     far: float
     noise: tuple[float, float]  # range sigma = first + second * distance^2, in metres
     dropout: float
+    beams: int | None = None  # of a LiDAR; none: drawn anew for each scan
 
     def rays(self, count: int, rng: np.random.Generator) -> Floats:
         """About `count` unit directions (R, 3) in the sensor's frame: its raster, shifted by a random sub-step."""
         if self.spinning:
-            beams = int(rng.choice([16, 32, 64])) if count < 20000 else 64
+            beams = self.beams or (int(rng.choice([16, 32, 64])) if count < 20000 else 64)
             steps = max(count // beams, 8)
             elevation = np.linspace(self.low[0], self.high[0], beams)
             azimuth = 2 * np.pi * (np.arange(steps) + rng.random((beams, 1))) / steps
@@ -239,6 +240,16 @@ class View:
             first, _, _ = scene.cast(self.position, towards.astype(np.float32))
             visible[rows] = first >= distance[rows] * 0.99 - 0.02
         return visible
+
+
+def seen_by(scene: Scene, views: list[View], world: Floats) -> NDArray[np.bool_]:
+    """Which points (n, 3) of the world some view sees."""
+    visible = np.zeros(len(world), bool)
+    for view in views:
+        rest = np.flatnonzero(~visible)
+        if len(rest):
+            visible[rest] = view.sees(scene, world[rest])
+    return visible
 
 
 # -- pairs of scans ----------------------------------------------------------------------------------------------
