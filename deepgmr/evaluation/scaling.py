@@ -142,13 +142,14 @@ def _hall(solve: Callable[[np.ndarray, np.ndarray], Any], pair: dict[str, np.nda
             start = time.perf_counter()
             answer = solve(source, target)
             seconds.append(time.perf_counter() - start)
+        peak = _memory("VmHWM")
     except Exception as error:
         return {"right": False, "error": type(error).__name__}
     matrix = np.asarray(getattr(answer, "target_from_source", answer), dtype=np.float64)
     row: Result = {
         "right": _right(matrix, pair),
         "seconds": min(seconds),
-        "megabytes": max(0.0, _memory("VmHWM") - before),
+        "megabytes": max(0.0, peak - before),
     }
     if hasattr(answer, "stats"):
         row["confidence"] = float(answer.confidence)

@@ -204,7 +204,7 @@ def finest_rung(count: Callable[[int], float], points: int, least: int, size: fl
 
 
 def expected_cells(populations: np.ndarray) -> float:
-    """How many cells all the points fill, where a sample of them fills these (Chao, Scand. J. Statist. 1984)."""
+    """How many cells all the points fill, at least, where a sample of them fills these (Chao, Scand. J. Stat. 1984)."""
     once, twice = (int(np.count_nonzero(populations == n)) for n in (1, 2))
     return len(populations) + once * (once - 1) / (2 * (twice + 1))
 

@@ -24,6 +24,7 @@ from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
 _KEPT = 16  # levels that a prepared scan holds on to
+MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
 
@@ -136,6 +137,7 @@ class Scan:
     settings: ScanSettings
     _levels: dict[tuple[int | None, float], Level] = field(default_factory=dict, repr=False)
     _counts: dict[int, int] = field(default_factory=dict, repr=False)
+    _octaves: dict[int, Heaps] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, points: np.ndarray, settings: ScanSettings | None = None) -> Scan:
@@ -158,7 +160,7 @@ class Scan:
         key = step, scale
         level = self._levels.get(key)
         if level is None:
-            heaps = self.heaps if step is None else self.heaps.gathered(size_of(step))
+            heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
             level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
             for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
                 self._levels.pop(old, None)
@@ -179,8 +181,21 @@ class Scan:
     def count(self, step: int) -> int:
         """How many components the level on a rung has."""
         if step not in self._counts:
-            self._counts[step] = self.heaps.count(size_of(step))
+            self._counts[step] = self._under(step).count(size_of(step))
         return self._counts[step]
+
+    def _under(self, step: int) -> Heaps:
+        """The heaps that a level is gathered from: of very many, those of cells a quarter to an eighth as long.
+
+        Cells twice as long hold whole cells, so each octave is made of the one under it and is what the points would give.
+        """
+        lowest = rung(self.size / math.sqrt(len(self.heaps))) // RUNGS
+        octave = step // RUNGS - 2
+        if len(self.heaps) <= MANY or octave <= lowest:
+            return self.heaps
+        if octave not in self._octaves:
+            self._octaves[octave] = self._under(step - RUNGS).gathered(size_of(RUNGS * octave))
+        return self._octaves[octave]
 
 
 @dataclass(frozen=True, eq=False)
