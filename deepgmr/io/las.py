@@ -32,8 +32,8 @@ def require_laspy(path: Path, *, compressed: bool) -> Any:
     return laspy
 
 
-def read_las(path: Path) -> CloudFile:
-    """Read a LAS or LAZ: coordinates unscaled in float64, every other dimension under its name."""
+def read_las(path: Path, *, properties: bool = True) -> CloudFile:
+    """Read a LAS or LAZ: coordinates unscaled in float64, every other dimension under its name if it is wanted."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         compressed = stream.read(105)[104:] >= b"\x80"  # the high bit of the point format: LAZ, whatever its suffix
@@ -53,7 +53,7 @@ def read_las(path: Path) -> CloudFile:
             if header.are_points_compressed:
                 _check_chunks(path, header, size)
             with quiet_descriptor():
-                points, properties, found = _columns(reader)
+                points, columns, found = _columns(reader, properties)
     except (InvalidFile, MissingDependency):
         raise
     except BaseException as error:  # laspy and lazrs raise their own, unrelated types on damaged files
@@ -66,14 +66,14 @@ def read_las(path: Path) -> CloudFile:
             f"{path}: the LAS header promises {header.point_count:,} points but {found:,} could be read; "
             "the file is truncated, export it again"
         )
-    return CloudFile(points, properties, "las", las_header=header)
+    return CloudFile(points, columns, "las", las_header=header)
 
 
-def _columns(reader: Any) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """The points (N, 3), every other dimension, and how many points there were, read a block at a time."""
+def _columns(reader: Any, others: bool) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+    """The points (N, 3), the other dimensions, and how many points there were, read a block at a time."""
     count, found = reader.header.point_count, 0
     points, properties = np.empty((count, 3)), {}
-    names = [name for name in reader.header.point_format.dimension_names if name not in ("X", "Y", "Z")]
+    names = [name for name in reader.header.point_format.dimension_names if others and name not in ("X", "Y", "Z")]
     for part in reader.chunk_iterator(BLOCK):
         rows = slice(found, found + len(part))
         for i, axis in enumerate("xyz"):

@@ -55,8 +55,11 @@ class Header:
     size: int  # bytes up to and including the line end after end_header
 
 
-def read_ply(path: Path) -> CloudFile:
-    """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample."""
+def read_ply(path: Path, *, properties: bool = True) -> CloudFile:
+    """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample.
+
+    Without `properties` there are the points and the faces, and no other column.
+    """
     with path.open("rb") as stream:
         header = parse_header(path, stream.read(HEADER))
         stream.seek(header.size)
@@ -71,7 +74,7 @@ def read_ply(path: Path) -> CloudFile:
         wanted = [index for index, element in enumerate(header.elements) if element.name in ("vertex", "face")]
         for element in header.elements[: wanted[-1] + 1]:
             if element.name == "vertex":
-                points, stored, columns["vertex"] = _vertices(path, rows, element)
+                points, stored, columns["vertex"] = _vertices(path, rows, element, properties)
             else:
                 columns[element.name] = rows.read(element)
         if wanted[-1] + 1 == len(header.elements):  # all the rest was read: whatever follows was not declared
@@ -85,18 +88,18 @@ def read_ply(path: Path) -> CloudFile:
 
 
 def _vertices(
-    path: Path, rows: TextRows | BinaryRows, element: Element
+    path: Path, rows: TextRows | BinaryRows, element: Element, others: bool
 ) -> tuple[np.ndarray, np.dtype, dict[str, np.ndarray]]:
-    """The points (N, 3) float64, the type they were stored in, and the other columns."""
+    """The points (N, 3) float64, the type they were stored in, and the `others` of the columns if they are wanted."""
     types = {prop.name: np.dtype(prop.type) for prop in element.properties if not prop.length}
     stored = coordinate_dtype(*(types[axis] for axis in "xyz"))
     rows.check(element)
     if any(types[axis].kind in "iu" and types[axis].itemsize == 8 for axis in "xyz"):  # they may not fit float64
         columns = rows.read(element)
-        return as_points(path, [columns.pop(axis) for axis in "xyz"]), stored, columns
+        return as_points(path, [columns.pop(axis) for axis in "xyz"]), stored, columns if others else {}
     points = np.empty((element.count, 3))
     with np.errstate(invalid="ignore"):  # NaN comes in kinds, some of which warn
-        columns = rows.read(element, {axis: points[:, i] for i, axis in enumerate("xyz")})
+        columns = rows.read(element, {axis: points[:, i] for i, axis in enumerate("xyz")}, others=others)
     return points, stored, columns
 
 

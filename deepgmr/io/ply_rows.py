@@ -79,20 +79,26 @@ class BinaryRows:
             least = "at least " if element.has_lists else ""
             raise _count(self.path, element, f"{least}{need:,} bytes", f"{self.left:,} bytes of data")
 
-    def read(self, element: Element, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned."""
+    def read(
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
+
+        Without `others` those are all that is kept.
+        """
         self.check(element)
         if element.has_lists:
             columns = self._read_lists(element)
-            return {name: column for name, column in columns.items() if not _taken(into, name, column)}
+            return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
         given = into or {}
-        columns = {p.name: np.empty(element.count, p.type) for p in element.properties if p.name not in given}
+        wanted = [p for p in element.properties if others and p.name not in given]
+        columns = {prop.name: np.empty(element.count, prop.type) for prop in wanted}
         every = {**columns, **given}
         dtype = np.dtype([(prop.name, self.order + prop.type) for prop in element.properties])
         for start in range(0, element.count, BLOCK):
             block = self._rows(dtype, min(BLOCK, element.count - start))
-            for prop in element.properties:
-                every[prop.name][start : start + BLOCK] = block[prop.name]
+            for name, column in every.items():
+                column[start : start + BLOCK] = block[name]
         return columns
 
     def _rows(self, dtype: np.dtype, count: int) -> np.ndarray:
@@ -193,11 +199,16 @@ class TextRows:
         if left < element.count:
             raise _count(self.path, element, f"{element.count:,} lines", f"{left:,} lines of data for them")
 
-    def read(self, element: Element, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned."""
+    def read(
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
+
+        Without `others` those are all that is kept.
+        """
         self.check(element)
         columns = self._read(element)
-        return {name: column for name, column in columns.items() if not _taken(into, name, column)}
+        return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
 
     def _read(self, element: Element) -> dict[str, np.ndarray]:
         lines = self.lines[self.next : self.next + element.count]

@@ -94,6 +94,16 @@ def test_a_mesh_behind_many_blocks_of_vertices(tmp_path: Path, monkeypatch: pyte
     np.testing.assert_array_equal(surface.faces, faces)
 
 
+@pytest.mark.parametrize("suffix", [".ply", ".las", ".laz"])
+@pytest.mark.parametrize("text", [False, True])
+def test_points_alone(tmp_path: Path, suffix: str, text: bool) -> None:
+    write_cloud(tmp_path / f"a{suffix}", CloudFile(POINTS, PROPERTIES, text=text))
+    whole, alone = (read_cloud(tmp_path / f"a{suffix}", properties=properties) for properties in (True, False))
+    assert set(PROPERTIES) <= set(whole.properties) and not alone.properties
+    np.testing.assert_array_equal(alone.points, whole.points)
+    assert alone.coordinate_dtype == whole.coordinate_dtype
+
+
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     path.write_bytes(hand_made("<", "f4"))
