@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from deepgmr.cli import calibrate, evaluate, register, train
+from deepgmr.cli import calibrate, evaluate, register, train, view
 from deepgmr.cli.terminal import Version, run
 
 _SETTINGS: dict[str, Any] = {
@@ -23,7 +23,8 @@ _SETTINGS: dict[str, Any] = {
 register_app = typer.Typer(**_SETTINGS)
 register_app.command()(register.command)
 app = typer.Typer(help="Register point clouds by matching Gaussian mixtures.", no_args_is_help=True, **_SETTINGS)
-for _verb, _room in (("register", register), ("evaluate", evaluate), ("train", train), ("calibrate", calibrate)):
+_VERBS = {"register": register, "view": view, "evaluate": evaluate, "train": train, "calibrate": calibrate}
+for _verb, _room in _VERBS.items():
     app.command(_verb)(_room.command)
 
 
