@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +16,31 @@ import torch
 from scipy.optimize import minimize
 
 from deepgmr import __version__, metrics
-from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
+from deepgmr.datasets.pairs.kinds import KINDS, MORE_KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import check_writable, replacing, writing
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
-from deepgmr.pipeline.rank import RANKED, Ranking, Terms
+from deepgmr.pipeline.rank import RANKED, Ranking
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.settings import JudgeSettings, Settings
 from deepgmr.pipeline.trace import Trace
 
+EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
 _RIDGE = 1e-3  # on scaled regressors
 
 Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The candidates of a pair that were ranked at one level."""
+
+    terms: np.ndarray  # (H, len(RANKED))
+    rights: np.ndarray  # (H,) bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +50,7 @@ class Outcome:
     kind: str
     evidence: Evidence
     right: bool
-    terms: np.ndarray  # (H, len(RANKED))
-    rights: np.ndarray  # (H,) bool
+    rankings: tuple[Ranked, ...]  # at the levels that decided
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +68,26 @@ def calibrate(
     pairs: int = 100,
     seed: int = 0,
     rounds: int = 2,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = EVERY_KIND,
+    workers: int = 1,
     command: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
     """The bundle with its ranking and its confidence fitted anew, on `pairs` pairs of each kind.
 
     The evidence depends on the ranking it was gathered with, so the pairs are registered again with the new one, for
-    so many rounds. Raises `InvalidConfig` for a number of pairs or rounds below one, or an unknown kind.
+    so many rounds, by so many processes. Raises `InvalidConfig` for a number of pairs, rounds or workers below one, or
+    an unknown kind.
     """
-    if pairs < 1 or rounds < 1:
-        raise InvalidConfig(f"calibration needs at least one pair and one round, got {pairs} and {rounds}")
+    if min(pairs, rounds, workers) < 1:
+        raise InvalidConfig(
+            f"calibration needs at least one pair, round and worker, got {pairs}, {rounds} and {workers}"
+        )
+    unknown = [kind for kind in kinds if kind not in EVERY_KIND]
+    if unknown:
+        raise InvalidConfig(f"unknown kind of pair `{unknown[0]}`; the kinds are {', '.join(EVERY_KIND)}")
     for number in range(rounds):
-        registrar = Registrar(bundle)
-        all_cases = cases(pairs, seed, kinds=kinds)
-        outcomes = [
-            outcome(registrar, case, progress, (number + i / (pairs * len(kinds))) / rounds)
-            for i, case in enumerate(all_cases)
-        ]
+        outcomes = _gathered(bundle, pairs, seed, kinds, workers, progress, number / rounds, 1 / rounds)
         fitted = fit(outcomes, bundle.settings.judge)
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
         ranking = bundle.ranking if last and rounds > 1 else fitted.ranking
@@ -110,28 +123,60 @@ def started(bundle: Bundle, *, network: str | Path | None = None, settings: str 
     return bundle
 
 
-def outcome(registrar: Registrar, case: Case, progress: Progress | None = None, done: float = 0.0) -> Outcome:
+def _gathered(
+    bundle: Bundle,
+    pairs: int,
+    seed: int,
+    kinds: Sequence[str],
+    workers: int,
+    progress: Progress | None,
+    start: float,
+    share: float,
+) -> list[Outcome]:
+    """The outcomes of all pairs, kind after kind."""
+    jobs = [(bundle, kind, pairs, seed) for kind in kinds]
+    pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
+    with pool or nullcontext():
+        gathered = []
+        for i, rows in enumerate(pool.map(_of_kind, jobs) if pool else map(_of_kind, jobs)):
+            gathered += rows
+            if progress is not None:
+                progress(f"calibrating: {kinds[i]}", start + share * (i + 1) / len(jobs))
+        return gathered
+
+
+def _of_kind(job: tuple[Bundle, str, int, int]) -> list[Outcome]:
+    bundle, kind, pairs, seed = job
+    registrar = Registrar(bundle)
+    return [outcome(registrar, case) for case in cases(pairs, seed, kinds=[kind])]
+
+
+def outcome(registrar: Registrar, case: Case) -> Outcome:
     """Register a pair and judge its answer and every candidate on the way to it."""
-    if progress is not None:
-        progress(f"calibrating: {case.kind}", done)
     trace = Trace()
     answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
     search = trace.search
     assert search is not None
-    terms = Terms.joined([look.terms for look in search.looks])
-    matrices = np.concatenate([search.pair.undo(look.candidates) for look in search.looks])
+    ranked = [(search.candidates, search.terms)]
+    if search.finest is not search.ranked:
+        ranked.append((search.poses, search.pose_terms))
     return Outcome(
         case.kind,
         answer.evidence,
         case.judge(answer.target_from_source),
-        torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
-        np.array([case.judge(matrix) for matrix in matrices]),
+        tuple(
+            Ranked(
+                torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
+                np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
+            )
+            for motions, terms in ranked
+        ),
     )
 
 
 def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     """Both models, and what they are worth on pairs that were left out of the fit."""
-    open_ = [row for row in outcomes if row.rights.any() and not row.rights.all()]
+    open_ = [row for pair in outcomes for row in pair.rankings if row.rights.any() and not row.rights.all()]
     x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in outcomes])
     y = np.array([row.right for row in outcomes], dtype=float)
     ceilings = np.array([ceiling(row.evidence) for row in outcomes])
@@ -156,7 +201,7 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     )
 
 
-def fit_ranking(rows: Sequence[Outcome]) -> np.ndarray:
+def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
     """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right."""
     if not rows:
         raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
@@ -259,7 +304,7 @@ def _commit() -> str:
     return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
-def _first_right(rows: Sequence[Outcome]) -> float:
+def _first_right(rows: Sequence[Ranked]) -> float:
     """How often the first of a pair's candidates is right, by weights fitted to other pairs."""
     right = []
     for left_out in range(FOLDS):
