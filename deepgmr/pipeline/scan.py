@@ -50,6 +50,19 @@ class Level:
         """The same components, with normals from so many neighbours."""
         return Level.of(self.points, replace(self.settings, for_normals=neighbours))
 
+    def thinned(self, step: int, *, fewest: int) -> Level:
+        """Every so many of the components, with normals from about as wide a patch: of as much fewer, if `fewest`."""
+        if step == 1:
+            return self
+        return Level.of(
+            self.points[::step], replace(self.settings, for_normals=max(fewest, self.settings.for_normals // step))
+        )
+
+    @cached_property
+    def extent(self) -> float:
+        """The longest side of the box around the components."""
+        return float(np.ptp(self.points, axis=0).max())
+
     @cached_property
     def means(self) -> Tensor:
         """(J, 3) float32."""

@@ -105,7 +105,12 @@ class RefineSettings:
     reaches: tuple[float, ...] = (4.0, 2.0)  # spacings within which components are matched, a round ...
     least_reaches: tuple[float, ...] = (0.1, 0.03)  # ... but at least these, sizes
     iterations: int = 8
-    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still
+    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still ...
+    nearly_settled: float = 1e-2  # ... in all rounds but the last
+    thinned: int = 340  # components of the source that all rounds but the last make do with, give or take a half
+    thinned_normals: int = 6  # the fewest of those that a normal is estimated from
+    same_angle: float = 0.05  # motions within this angle ...
+    same_distance: float = 0.02  # ... and this distance, sizes, after a round go on as one
     pulls: int = 20  # closed-form steps at most
     tiny: int = 10  # components below which there is no surface to fit, and closed-form steps suffice
     dwarf: float = 6.0  # ratio of extents from which the smaller cloud is moved: a tree hates queries far from it
