@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepgmr.geometry.transform import RigidTransform
+from deepgmr.geometry.transform import RigidTransform, hat
 from deepgmr.pipeline.refine import descend, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
@@ -32,13 +32,15 @@ def polish(
     target: Level,
     initial: RigidTransform,
     *,
+    sparse: Level,
     reach: float,
     settings: PolishSettings,
     refinement: RefineSettings,
 ) -> Polished:
     """Generalised ICP of the finest levels from a motion that is already close.
 
-    `reach` is the precision of the initial motion, frame units. With no iterations the motion stays as it is and is
+    `reach` is the precision of the initial motion, frame units; `sparse` is the source at the level that it was found
+    at, which is enough to come within the reach of a narrow fit. With no iterations the motion stays as it is and is
     only observed. Where the clouds turn out to hold the very same points, the last steps are closed-form
     point-to-point ones, which are exact where surfaces can only slide.
     """
@@ -46,14 +48,15 @@ def polish(
     narrow = min(reach, max(settings.narrow * target.spacing, settings.least_narrow * reach))
     same = False
     if settings.iterations:
-        for radius in (reach, narrow) if min(len(source), len(target)) > refinement.tiny else ():
+        rounds = ((sparse, reach, settings.nearly_settled), (source, narrow, settings.settled))
+        for level, radius, settled in rounds if min(len(source), len(target)) > refinement.tiny else ():
             matrix = descend(
-                source,
+                level,
                 target,
                 matrix,
                 radius,
                 iterations=settings.iterations,
-                settled=settings.settled,
+                settled=settled,
                 dwarf=refinement.dwarf,
             )
         matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
@@ -89,20 +92,29 @@ def _observe(source: Level, target: Level, matrix: np.ndarray, *, radius: float,
     normals = target.axes[index[close]]
     directions = [np.broadcast_to(axis, y.shape) for axis in np.eye(3)] if same else [normals]
     centre = y.mean(axis=0) if len(y) else np.zeros(3)
-    jacobian = np.concatenate([np.hstack([np.cross(y, n), n]) for n in directions])  # (rows, 6)
-    centred = np.concatenate([np.hstack([np.cross(y - centre, n), n]) for n in directions])
+    arm = y - centre
+    centred = np.concatenate([np.hstack([_cross(arm, n), n]) for n in directions])  # (rows, 6)
     errors = np.concatenate([(residual * n).sum(1) for n in directions])
     noise = max(float(np.mean(errors**2)) if len(errors) else 1.0, 1e-18)
-    lever = float(np.sqrt(np.mean((y - centre) ** 2))) if len(y) >= 3 else 0.0
-    values = np.linalg.eigvalsh(_unit_lever(centred, lever)) if lever > 0 else np.zeros(6)
+    lever = float(np.sqrt(np.mean(arm**2))) if len(y) >= 3 else 0.0
+    about_centre = centred.T @ centred
+    values = np.linalg.eigvalsh(_unit_lever(about_centre, lever)) if lever > 0 else np.zeros(6)
+    carried = np.eye(6)  # from a twist about the origin to the same one about the centre
+    carried[3:, :3] = -hat(torch.from_numpy(centre)).numpy()
     motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
     observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
     # Residuals within a neighbourhood share the points that its normals were estimated from, in both clouds.
     shared = 1 if same else 2 * target.settings.for_normals
-    return Polished(motion, jacobian.T @ jacobian / (shared * noise), observability)
+    return Polished(motion, carried.T @ about_centre @ carried / (shared * noise), observability)
 
 
-def _unit_lever(jacobian: np.ndarray, lever: float) -> np.ndarray:
-    """J^T J with rotations measured by how far they move the points, so that its eigenvalues compare."""
-    scaled = np.hstack([jacobian[:, :3] / lever, jacobian[:, 3:]])
-    return scaled.T @ scaled
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cross products of (N, 3) and (N, 3); NumPy's own takes three times as long."""
+    (x, y, z), (u, v, w) = a.T, b.T
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
+
+
+def _unit_lever(information: np.ndarray, lever: float) -> np.ndarray:
+    """The information (6, 6) with rotations measured by how far they move the points, so that its eigenvalues compare."""
+    scale = np.repeat([1 / lever, 1.0], 3)
+    return information * np.outer(scale, scale)

@@ -230,6 +230,7 @@ class Registrar:
             answer = polish(
                 *search.pair.fine(settings.polish.components, settings.polish.neighbours),
                 search.candidates[best],
+                sparse=search.levels[0],
                 reach=settings.polish.reach * max(level.spacing for level in search.levels),
                 settings=settings.polish,
                 refinement=settings.refine,

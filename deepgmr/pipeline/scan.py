@@ -48,7 +48,7 @@ class Level:
 
     def seen_closer(self, neighbours: int) -> Level:
         """The same components, with normals from so many neighbours."""
-        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
+        return Level(self.points, self.tree.with_another_cloud(), replace(self.settings, for_normals=neighbours))
 
     def thinned(self, step: int, *, fewest: int) -> Level:
         """Every so many of the components, with normals from about as wide a patch: of as much fewer, if `fewest`."""

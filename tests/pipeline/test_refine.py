@@ -17,7 +17,15 @@ from deepgmr.pipeline.refine import refine
 
 def polished(source, target, start, *, iterations):
     settings = replace(SETTINGS.polish, iterations=iterations)
-    return polish(level(source), level(target), start, reach=0.1, settings=settings, refinement=SETTINGS.refine)
+    return polish(
+        level(source),
+        level(target),
+        start,
+        sparse=level(source),
+        reach=0.1,
+        settings=settings,
+        refinement=SETTINGS.refine,
+    )
 
 
 def test_coarse_motions_are_pulled_to_the_truth() -> None:
