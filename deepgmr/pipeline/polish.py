@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepgmr.geometry.transform import RigidTransform, hat
+from deepgmr.geometry.transform import RigidTransform, hat, so3_exp
 from deepgmr.pipeline.refine import descend, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
+
+_MEDIAN_OF_ONE, _MEDIAN_OF_TWO = 0.4549, 1.3863  # medians of chi-squared variables of one and of two dimensions
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +50,20 @@ def polish(
     narrow = min(reach, max(settings.narrow * target.spacing, settings.least_narrow * reach))
     same = False
     if settings.iterations:
-        rounds = ((sparse, reach, settings.nearly_settled), (source, narrow, settings.settled))
-        for level, radius, settled in rounds if min(len(source), len(target)) > refinement.tiny else ():
+        rounds = [(sparse, reach), (source, narrow)] if min(len(source), len(target)) > refinement.tiny else []
+        for level, radius in rounds:
             matrix = descend(
                 level,
                 target,
                 matrix,
                 radius,
                 iterations=settings.iterations,
-                settled=settled,
+                settled=settings.nearly_settled,
                 dwarf=refinement.dwarf,
             )
         matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
+        if rounds and not same:
+            matrix = _both_ways(source, target, matrix, settings.close * narrow, settings)
     return _observe(source, target, matrix, radius=narrow, same=same)
 
 
@@ -77,6 +81,61 @@ def _point_to_point(
     close = np.isfinite(distance)
     same = bool(close.sum() >= 3 and np.sqrt(np.mean(distance[close] ** 2)) < settings.is_same * spacing)
     return (matrix, True) if same else (start, False)
+
+
+def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, settings: PolishSettings) -> np.ndarray:
+    """A few steps of Gauss and Newton on generalised ICP with matches from either cloud, and disks as thick as they are.
+
+    A match with normals m and n costs r^T S^-1 r / 2 with S = 2 I - a (m m^T + n n^T), a one less the thickness of the
+    disks, as a share of their width, both variances. The thickness follows from how far matches lie apart across the
+    surfaces and along them: where noise or curvature lifts the points off their planes, thin disks would see rotations
+    that are not there.
+    """
+    for _ in range(settings.steps):
+        x, m, y, n = _matches(source, target, matrix, reach)
+        if len(x) < settings.fewest:
+            break
+        cosine = np.einsum("ij,ij->i", m, n)
+        m, cosine = np.where(cosine[:, None] < 0, -m, m), np.abs(cosine).clip(max=1.0)
+        residual, middle = x - y, m + n
+        across = np.einsum("ij,ij->i", residual, middle) ** 2 / (2 + 2 * cosine)
+        along = np.einsum("ij,ij->i", residual, residual) - across
+        ratio = _MEDIAN_OF_TWO * np.median(across) / (_MEDIAN_OF_ONE * max(np.median(along), 1e-30))
+        a = 1 - float(np.clip(settings.thickness * ratio, settings.thinnest, 1.0))
+        # S^-1 = I / 2 + p (m + n)(m + n)^T + q (m - n)(m - n)^T
+        p, q = (np.sqrt(a / (8 - 4 * a * (1 + sign * cosine)))[:, None] for sign in (1, -1))
+        centre = x.mean(axis=0)
+        arm = x - centre
+        directions = p * middle, q * (m - n)
+        jacobian = np.concatenate([np.hstack([_cross(arm, each), each]) for each in directions])  # (2 matches, 6)
+        errors = np.concatenate([np.einsum("ij,ij->i", residual, each) for each in directions])
+        spread = arm.T @ arm
+        information = jacobian.T @ jacobian  # and of the I / 2, for which the arms add up to zero:
+        information[:3, :3] += (np.trace(spread) * np.eye(3) - spread) / 2
+        information[3:, 3:] += len(x) * np.eye(3) / 2
+        slope = jacobian.T @ errors + np.concatenate([_cross(arm, residual).sum(0), residual.sum(0)]) / 2
+        damping = settings.free * np.trace(information) * np.eye(6)
+        step = -np.linalg.solve(information + damping, slope)
+        turn = so3_exp(torch.from_numpy(step[:3])).numpy()
+        matrix = np.block(
+            [[turn @ matrix[:3, :3], (turn @ (matrix[:3, 3] - centre) + centre + step[3:])[:, None]], [0, 0, 0, 1]]
+        )
+        if np.abs(step).max() < settings.settled:
+            break
+    return matrix
+
+
+def _matches(source: Level, target: Level, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
+    """Each component of either cloud with its nearest within reach: moved source, its normals, target, its normals."""
+    x, m = moved(source.points, matrix), source.axes @ matrix[:3, :3].T
+    forward, there = target.tree.within(x, reach)
+    backward, here = source.tree.within((target.points - matrix[:3, 3]) @ matrix[:3, :3], reach)
+    forth, back = np.isfinite(forward), np.isfinite(backward)
+    own, other = (
+        np.concatenate([np.flatnonzero(forth), here[back]]),
+        np.concatenate([there[forth], np.flatnonzero(back)]),
+    )
+    return x[own], m[own], target.points[other], target.axes[other]
 
 
 def _observe(source: Level, target: Level, matrix: np.ndarray, *, radius: float, same: bool) -> Polished:

@@ -160,8 +160,13 @@ class PolishSettings:
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
     iterations: int = 10
-    settled: float = 1e-5  # steps (rad, sizes) below which a fit stands still ...
-    nearly_settled: float = 1e-3  # ... and below which it is close enough for a narrow one
+    settled: float = 1e-5  # steps (rad, sizes) below which the fit stands still ...
+    nearly_settled: float = 1e-3  # ... and below which one is close enough for the next
+    steps: int = 2  # with matches from both clouds, at last
+    close: float = 0.6  # share of the last reach within which they are matched
+    fewest: int = 10  # of them
+    thickness: float = 0.3  # of the disks, as a share of what the gaps across and along the surfaces say ...
+    thinnest: float = 1e-3  # ... but at least this, a ratio of variances
     looks_same: float = 0.2  # spacings below which ...
     nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
@@ -267,7 +272,16 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 _MAY_BE_ZERO = {
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
-    *("rank.like", "refine.tiny", "refine.iterations", "polish.iterations", "judge.trust", "judge.shape", "judge.tied"),
+    *(
+        "rank.like",
+        "refine.tiny",
+        "refine.iterations",
+        "polish.iterations",
+        "polish.steps",
+        "judge.trust",
+        "judge.shape",
+        "judge.tied",
+    ),
     *("judge.free", "judge.nearly_free", "judge.low_overlap", "judge.rivals"),
 }
 
