@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepgmr.divergence.partial import kl_oriented, largest_partial_divergence, partial_divergence
 from deepgmr.errors import InvalidConfig
-from deepgmr.geometry.transform import RigidTransform, rotation_angle, rotation_grid
+from deepgmr.geometry.transform import RigidTransform, first_apart, rotation_grid
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
 
@@ -112,18 +112,7 @@ def first_look(motions: RigidTransform, source: Level, target: Level, settings: 
 def distinct(motions: RigidTransform, scores: Tensor, count: int, *, angle: float, distance: float) -> Tensor:
     """Indices of the `count` best motions (H,) of which no two are within both `angle` (rad) and `distance`."""
     order = scores.argsort(descending=True, stable=True)
-    rotation, translation = motions.rotation[order], motions.translation[order]
-    turn = rotation_angle(rotation.unsqueeze(1).mT @ rotation)  # (H, H)
-    close = ((turn < angle) & (torch.cdist(translation, translation) < distance)).numpy()
-    kept: list[int] = []
-    free = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if free[i]:
-            kept.append(i)
-            if len(kept) == count:
-                break
-            free &= ~close[i]
-    return order[kept]
+    return order[first_apart(motions[order], count, angle=angle, distance=distance)]
 
 
 def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, settings: RankSettings) -> Tensor:

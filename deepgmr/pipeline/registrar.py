@@ -272,6 +272,7 @@ class Registrar:
             answer = polish(
                 *search.fine(settings.polish.components),
                 search.poses[0],
+                sparse=search.levels[0],
                 reach=settings.polish.reach * max(level.spacing for level in search.levels),
                 settings=settings.polish,
                 refinement=settings.refine,

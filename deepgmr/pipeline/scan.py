@@ -56,7 +56,20 @@ class Level:
 
     def seen_closer(self, neighbours: int) -> Level:
         """The same components, with normals from so many neighbours."""
-        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
+        return Level(self.points, self.tree.with_another_cloud(), replace(self.settings, for_normals=neighbours))
+
+    def thinned(self, step: int, *, fewest: int) -> Level:
+        """Every so many of the components, with normals from about as wide a patch: of as much fewer, if `fewest`."""
+        if step == 1:
+            return self
+        return Level.of(
+            self.points[::step], replace(self.settings, for_normals=max(fewest, self.settings.for_normals // step))
+        )
+
+    @cached_property
+    def extent(self) -> float:
+        """The longest side of the box around the components."""
+        return float(np.ptp(self.points, axis=0).max())
 
     def thinned(self, most: int) -> Level:
         """About `most` of the components, rare directions before common ones, with the directions they have here.

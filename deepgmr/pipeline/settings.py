@@ -126,7 +126,12 @@ class RefineSettings:
     reaches: tuple[float, ...] = (4.0, 2.0)  # spacings within which components are matched, a round ...
     least_reaches: tuple[float, ...] = (0.1, 0.03)  # ... but at least these, sizes
     iterations: int = 8
-    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still
+    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still ...
+    nearly_settled: float = 1e-2  # ... in all rounds but the last
+    thinned: int = 340  # components of the source that all rounds but the last make do with, give or take a half
+    thinned_normals: int = 6  # the fewest of those that a normal is estimated from
+    same_angle: float = 0.05  # motions within this angle ...
+    same_distance: float = 0.02  # ... and this distance, sizes, after a round go on as one
     pulls: int = 20  # closed-form steps at most
     tiny: int = 10  # components below which there is no surface to fit, and closed-form steps suffice
     dwarf: float = 6.0  # ratio of extents from which the smaller cloud is moved: a tree hates queries far from it
@@ -193,7 +198,13 @@ class PolishSettings:
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
     iterations: int = 10
-    settled: float = 1e-5  # steps (rad, sizes) below which a fit stands still
+    settled: float = 1e-5  # steps (rad, sizes) below which the fit stands still ...
+    nearly_settled: float = 1e-3  # ... and below which one is close enough for the next
+    steps: int = 2  # with matches from both clouds, at last
+    close: float = 0.6  # share of the last reach within which they are matched
+    fewest: int = 10  # of them
+    thickness: float = 0.3  # of the disks, as a share of what the gaps across and along the surfaces say ...
+    thinnest: float = 1e-3  # ... but at least this, a ratio of variances
     looks_same: float = 0.2  # spacings below which ...
     nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
@@ -301,7 +312,16 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 _MAY_BE_ZERO = {
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
-    *("rank.like", "refine.tiny", "refine.iterations", "polish.iterations", "judge.trust", "judge.shape", "judge.tied"),
+    *(
+        "rank.like",
+        "refine.tiny",
+        "refine.iterations",
+        "polish.iterations",
+        "polish.steps",
+        "judge.trust",
+        "judge.shape",
+        "judge.tied",
+    ),
     *("judge.free", "judge.nearly_free", "judge.low_overlap", "judge.rivals"),
 }
 
