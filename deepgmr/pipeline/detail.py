@@ -26,7 +26,7 @@ def sharpen(
 
     `reach` is how far the motions may be off, in frame units. A motion that would leave what the prior allows stays.
     """
-    moved, sharpened = source.thinned(settings.moved), []
+    moved, sharpened = source.balanced(settings.moved), []
     for matrix in motions.matrix.double().numpy():
         for share in settings.reaches:
             matrix = descend(

@@ -96,8 +96,8 @@ def measure(motions: RigidTransform, source: Level, target: Level, settings: Ran
     The gaps between what meets are the sharper half.
     """
     spacing = max(source.spacing, target.spacing)
-    forward = _side(motions, source.thinned(settings.asked), target, spacing, settings)
-    backward = _side(motions.inverse(), target.thinned(settings.asked), source, spacing, settings)
+    forward = _side(motions, source.balanced(settings.asked), target, spacing, settings)
+    backward = _side(motions.inverse(), target.balanced(settings.asked), source, spacing, settings)
     both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
     return Terms(**both, source_overlap=forward["overlap"], target_overlap=backward["overlap"])
 

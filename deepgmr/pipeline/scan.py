@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.geometry.neighbours import Tree
-from deepgmr.geometry.normals import estimate_normals, towards_hollow
+from deepgmr.geometry.normals import balanced, estimate_normals, towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
@@ -23,10 +23,7 @@ from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
-_ENOUGH = 1.3
-_BINS = 5
-import os
-_RARE = float(os.environ.get("RARE", "1.0"))
+ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
 _KEPT = 16  # levels that a prepared scan holds on to
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
@@ -43,7 +40,7 @@ class Level:
     points: np.ndarray  # (J, 3) float64, in the frame
     tree: Tree
     settings: ScanSettings
-    _thinned: dict[int, Level] = field(default_factory=dict, repr=False)
+    _balanced: dict[int, Level] = field(default_factory=dict, repr=False)
     _patches: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -71,19 +68,19 @@ class Level:
         """The longest side of the box around the components."""
         return float(np.ptp(self.points, axis=0).max())
 
-    def thinned(self, most: int) -> Level:
+    def balanced(self, most: int) -> Level:
         """About `most` of the components, rare directions before common ones, with the directions they have here.
 
         Normal-space sampling (Rusinkiewicz and Levoy, 3DIM 2001): of floors and walls a part says as much as the whole.
         """
-        if len(self) <= _ENOUGH * most:
+        if len(self) <= ENOUGH * most:
             return self
-        if most not in self._thinned:
-            chosen = _balanced(self.axes, most)
+        if most not in self._balanced:
+            chosen = balanced(self.axes, most)
             thin = Level.of(self.points[chosen], self.settings)
             vars(thin)["directions"], vars(thin)["heights"] = self.directions[chosen], self.heights[chosen]
-            self._thinned[most] = thin
-        return self._thinned[most]
+            self._balanced[most] = thin
+        return self._balanced[most]
 
     @cached_property
     def means(self) -> Tensor:
@@ -316,21 +313,3 @@ def fingerprint(settings: ScanSettings) -> str:
         "scan": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _balanced(axes: np.ndarray, most: int) -> np.ndarray:
-    """Indices, ascending, of about `most` of the axes (J, 3), fewer of a direction the more there are of it."""
-    face = np.abs(axes).argmax(axis=1)
-    rows = np.arange(len(axes))
-    u, v = (axes[rows, (face + k) % 3] / axes[rows, face] for k in (1, 2))
-    place = [np.minimum((x + 1) * (_BINS / 2), _BINS - 1).astype(np.int64) for x in (u, v)]
-    cell = (face * _BINS + place[0]) * _BINS + place[1]
-    rare = np.bincount(cell)[cell] ** -_RARE
-    share = rare * (most / rare.sum())
-    for _ in range(8):  # no component counts for more than itself
-        full = share >= 1
-        share[full] = 1
-        if full.all() or share.sum() >= most - 1:
-            break
-        share[~full] *= (most - full.sum()) / share[~full].sum()
-    return np.flatnonzero(np.diff(np.floor(np.cumsum(share)), prepend=0.0) > 0)
