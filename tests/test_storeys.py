@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
-MATHEMATICS = ("errors", "plain", "extras", "threads", "geometry", "mixture", "divergence", "networks")
+MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
 PRODUCT = ("io", "pipeline")  # what `register` is
-WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli")  # makes and measures the product
+WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *WORKSHOP)
 IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm, what reads a file
 INSIDE = {  # the order of the rooms within a wing, where it is laid down

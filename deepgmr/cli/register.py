@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, progress_bar, put, say
+from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, paint, progress_bar, put, say
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidInput
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def command(
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="default, fast, thorough or paper.  [default: default]")
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="default, fast, thorough or paper.  [default: default]",
+            autocompletion=lambda: ["default", "fast", "thorough", "paper"],
+        ),
     ] = "default",
     config: Annotated[
         list[str] | None,
@@ -68,7 +74,7 @@ def command(
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
     XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extra deepgmr[las], LAS and LAZ.
     """
-    with answering("register"):
+    with answering("register", as_json=as_json):
         from deepgmr import io as files
         from deepgmr.io.disk import replacing
 
@@ -80,7 +86,11 @@ def command(
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         prior = None if initial is None else files.read_transform(initial)
-        clouds = [files.read_cloud(path, seed=seed) for path in (source, target)]
+        clouds = []
+        with progress_bar() as progress:
+            for number, path in enumerate((source, target)):
+                progress(f"reading {path.name}", number / 2)
+                clouds.append(files.read_cloud(path, seed=seed))
         if output is not None:
             files.check_output(output, clouds[0])
         if verbose:
@@ -211,7 +221,8 @@ def _described(cloud: CloudFile) -> str:
 def _verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
-    return f"# {result.status.value}: {numbers}. {one_line(result.sentence)}"
+    status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)
+    return f"# {status}: {numbers}. {one_line(result.sentence)}"
 
 
 def _deviations(result: Registration) -> str:
