@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,10 @@ def command(
     ] = None,
     transform: Annotated[
         Path | None, typer.Option("--transform", metavar="FILE", help="Write the 4x4 (.txt, .npy or .json).")
+    ] = None,
+    deviations: Annotated[
+        Path | None,
+        typer.Option("--deviations", metavar="FILE", help="Write the moved source, coloured by how far off it is."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     initial: Annotated[
@@ -79,7 +84,7 @@ def command(
         from deepgmr.io.disk import replacing
 
         start = time.perf_counter()
-        _check_paths(source, target, output, transform, trace)
+        _check_paths(source, target, (output, deviations), (transform, trace))
         if trust is not None and not 0.0 <= trust <= 1.0:
             raise InvalidInput(f"--trust must be a probability from 0 to 1, got {trust:g}")
         changes = _changes(preset, config or [])
@@ -93,10 +98,13 @@ def command(
                 clouds.append(files.read_cloud(path, seed=seed))
         if output is not None:
             files.check_output(output, clouds[0])
+        if deviations is not None:
+            files.check_output(deviations, replace(clouds[0], triangles=None))
         if verbose:
             for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True):
                 say(f"{role}: {path}: {_described(cloud)}")
 
+        from deepgmr.cli import deviations as distances
         from deepgmr.pipeline.registrar import Registrar
         from deepgmr.pipeline.trace import Trace
 
@@ -127,6 +135,10 @@ def command(
                 say(f"note: {output.suffix} cannot hold {', '.join(lost)}; a .ply or .npz can hold more")
             if caveat := files.caveat(output, moved):
                 say(f"note: {caveat}")
+        measured = None
+        if deviations is not None:
+            moved = files.transformed(clouds[0], result.target_from_source)
+            measured = distances.written(deviations, moved, clouds[1])
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
         if trace is not None:
@@ -145,12 +157,15 @@ def command(
                 role: {"path": str(path), "points": len(cloud)}
                 for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True)
             }
-            put(json.dumps(result.to_dict() | ends | {"seconds": found - read}, allow_nan=False) + "\n")
+            more = {"seconds": found - read} | ({} if measured is None else {"deviations": measured})
+            put(json.dumps(result.to_dict() | ends | more, allow_nan=False) + "\n")
         else:
             for note in result.notes:
                 if note != result.sentence:
                     say(f"note: {note}")
             put(files.matrix_text(result.target_from_source) + _verdict(result) + "\n")
+            if measured is not None:
+                put(distances.as_text(measured))
         raise typer.Exit(REGISTERED if result.trusted else NOT_TRUSTED)
 
 
@@ -197,17 +212,18 @@ def _change(config: str) -> dict[str, Any]:
     return {".".join(rooms): {last: found}} if rooms else {last: found}
 
 
-def _check_paths(source: Path, target: Path, output: Path | None, *written: Path | None) -> None:
-    """Every reason not to write is found before anything is computed."""
+def _check_paths(source: Path, target: Path, clouds: tuple[Path | None, ...], others: tuple[Path | None, ...]) -> None:
+    """Every reason not to write clouds or other files is found before anything is computed."""
     from deepgmr import io as files
 
-    places = [os.path.realpath(path) for path in (source, target, output, *written) if path is not None]
-    for path in (output, *written):
+    places = [os.path.realpath(path) for path in (source, target, *clouds, *others) if path is not None]
+    for path in (*clouds, *others):
         if path is not None and places.count(os.path.realpath(path)) > 1:
             raise InvalidInput(f"{path}: is named twice; the result would overwrite an input or the other result")
-    if output is not None:
-        files.check_output(output)
-    for path in written:
+    for path in clouds:
+        if path is not None:
+            files.check_output(path)
+    for path in others:
         if path is not None:
             files.check_writable(path)
 
