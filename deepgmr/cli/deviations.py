@@ -13,7 +13,7 @@ from deepgmr.io import CloudFile, write_cloud
 _BINS = 15
 _WIDTH = 40  # characters of the longest bar
 _CLIP = 95.0  # percentile at which the colours are full
-_COLD, _MIDDLE, _HOT = (33, 102, 172), (247, 247, 247), (178, 24, 43)  # below, on and above: told apart by all eyes
+_COLD, _MIDDLE, _HOT = (33, 102, 172), (200, 200, 200), (178, 24, 43)  # below, on and above: told apart by all eyes
 
 
 def written(path: Path, moved: CloudFile, target: CloudFile) -> dict[str, Any]:
