@@ -18,7 +18,9 @@ def test_the_example_runs_and_draws(name: str, tmp_path: Path) -> None:
     picture = tmp_path / f"{name}.png"
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--picture", str(picture)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, check=False
+    )
     assert done.returncode == 0 and done.stdout, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
     gallery = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")

@@ -19,8 +19,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[SUITE]...",
-            help="Fixed-pair .h5 files, folders of scans, of ModelNet40 (#noisy, #crop70_180, ...) or of 3DMatch "
-            "(#3DLoMatch, ...), or procedural#noisy.  [default: four small procedural ones]",
+            help="Fixed-pair .h5 files, folders of scans, of ModelNet40 (#noisy, #crop70_180, #recrop70, ...) or of 3DMatch "
+            "(#3DLoMatch, ...), worlds such as halls#s4-500k, or procedural#noisy.  [default: four small procedural ones]",
         ),
     ] = None,
     methods: Annotated[

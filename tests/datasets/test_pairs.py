@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from scipy.stats import kstest
 
 from deepgmr.datasets.pairs.batch import PairBatch
@@ -44,10 +45,10 @@ def test_the_truth_carries_each_point_onto_itself(name: str, clouds: torch.Tenso
     distance, found = corresponding(pair)
     noise = 0.0 if name == "clean" else 0.05 * math.sqrt(3) * 2
     assert (distance[found] <= noise + 1e-5).all()
-    share = {"clean": 1.0, "noisy": 1.0, "unseen": 1.0, "resampled": 0.0}.get(name)
+    share = {"clean": 1.0, "noisy": 1.0, "unseen": 1.0, "resampled": 0.0, "recrop70": 0.0, "recrop50": 0.0}.get(name)
     if share is not None:
         assert found.float().mean().item() == share
-        assert (pair.overlap == 1).all()
+        assert (pair.overlap == 1).all() or "crop" in name
     else:
         assert 0.3 < found.float().mean().item() < 0.8
 
@@ -61,6 +62,8 @@ def test_the_truth_carries_each_point_onto_itself(name: str, clouds: torch.Tenso
         ("crop70_45", 512),
         ("crop70_180", 512),
         ("crop50_180", 384),
+        ("recrop70", 358),
+        ("recrop50", 256),
     ],
 )
 def test_protocols_have_the_published_sizes(
@@ -74,7 +77,7 @@ def test_protocols_have_the_published_sizes(
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_one_generator_decides_everything(name: str, clouds: torch.Tensor) -> None:
     first, second, other = (
-        make_pairs(clouds, name, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        make_pairs(clouds[:8], name, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first.source, second.source) and torch.equal(first.target, second.target)
     assert torch.equal(first.target_from_source.matrix, second.target_from_source.matrix)
@@ -95,6 +98,18 @@ def test_disjoint_halves_share_no_point(clouds: torch.Tensor, generator: torch.G
     assert pair.source_index is not None and pair.target_index is not None
     both = torch.cat([pair.source_index, pair.target_index], dim=1).sort(dim=1).values
     assert torch.equal(both, torch.arange(1024).expand(64, 1024))
+
+
+@pytest.mark.parametrize(("keep", "shared"), [(0.7, 0.45), (0.5, 0.3)])
+def test_recrops_have_neighbours_in_the_other(keep: float, shared: float, generator: torch.Generator) -> None:
+    directions = torch.randn(12, 1024, 3, generator=generator)
+    balls = directions / directions.norm(dim=-1, keepdim=True)
+    steps = [Disjoint(512), Crop(keep, shared=shared, near=0.1), Move()]
+    pair = make_pairs(balls, steps, generator=generator)
+    moved = pair.target_from_source.apply(pair.source)
+    for source, target, overlap in zip(moved.numpy(), pair.target.numpy(), pair.overlap, strict=True):
+        shares = [(cKDTree(b).query(a)[0] <= 0.1).mean() for a, b in ((source, target), (target, source))]
+        assert min(shares) == pytest.approx(float(overlap), abs=0.02) and overlap >= shared
 
 
 @pytest.mark.parametrize(("keep", "shared"), [(0.7, 0.45), (0.5, 0.3), (0.5, 0.8), ((0.4, 1.0), 0.3)])

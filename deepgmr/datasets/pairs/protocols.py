@@ -81,13 +81,15 @@ class Crop:
     """Each cloud keeps the share `keep` of its points on one side of a random plane, then `points` of those.
 
     The plane of the target is drawn again while fewer than `shared` of the kept source points lie on its side too
-    (after 32 draws the source's own plane is taken). `overlap` becomes that share. Where `points` exceeds what is
-    kept, everything kept is used, so `keep` must then be one number.
+    (after 32 draws the source's own plane is taken). With `near`, what counts is the share of kept points that have a
+    kept point of the other cloud within that distance, of the cloud where it is smaller. `overlap` becomes that share.
+    Where `points` exceeds what is kept, everything kept is used, so `keep` must then be one number.
     """
 
     keep: Range
     points: int | None = None
     shared: float = 0.0
+    near: float | None = None
 
     def __call__(self, pair: PairBatch, generator: torch.Generator) -> PairBatch:
         keep = _drawn(self.keep, pair, generator)  # (B,)
@@ -106,6 +108,9 @@ class Crop:
             _, limit = _half_space(pair.target[todo], drawn, keep[todo])
             also = (_along(pair.source[todo], drawn) >= limit.unsqueeze(-1)) & inside[todo]
             share = also.sum(-1) / inside[todo].sum(-1)
+            if self.near is not None:
+                seen = _along(pair.target[todo], drawn) >= limit.unsqueeze(-1)
+                share = _close(pair.source[todo], inside[todo], pair.target[todo], seen, self.near)
             good = share >= self.shared
             done = todo[good]
             other[done], other_height[done], overlap[done] = drawn[good], limit[good], share[good]
@@ -240,6 +245,9 @@ PROTOCOLS: dict[str, tuple[Step, ...]] = {
     "crop70_180": (Same(1024), Crop(0.7, 512, shared=0.45), _ANY, Jitter()),
     "crop50_180": (Same(1024), Crop(0.5, 384, shared=0.3), _ANY, Jitter()),
 }
+# As crop70_180 and crop50_180, but no point of one cloud is in the other.
+PROTOCOLS["recrop70"] = (Disjoint(512), Crop(0.7, shared=0.45, near=0.1), _ANY, Jitter())
+PROTOCOLS["recrop50"] = (Disjoint(512), Crop(0.5, shared=0.3, near=0.1), _ANY, Jitter())
 PROTOCOLS["unseen"] = PROTOCOLS["noisy"]  # the categories differ, not the pairs
 
 
@@ -306,6 +314,14 @@ def _half_space(cloud: Tensor, direction: Tensor, keep: Tensor) -> tuple[Tensor,
     ordered = along.sort(dim=1, descending=True).values
     height = ordered.gather(1, count.unsqueeze(1) - 1)  # (B, 1)
     return along >= height, height.squeeze(1)
+
+
+def _close(source: Tensor, inside: Tensor, target: Tensor, seen: Tensor, near: float) -> Tensor:
+    """(B,): the share of source points (B, N, 3) `inside` (B, N) within `near` of a target point (B, M, 3) `seen`
+    (B, M), or of those of the target, whichever is smaller."""
+    close = (torch.cdist(source, target) <= near) & inside.unsqueeze(-1) & seen.unsqueeze(1)
+    shares = close.any(2).sum(-1) / inside.sum(-1), close.any(1).sum(-1) / seen.sum(-1)
+    return torch.minimum(*shares)
 
 
 def _need(pair: PairBatch, points: int) -> None:

@@ -2,143 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepgmr.datasets.worlds import sections, shapes
-from deepgmr.datasets.worlds.lofts import Assembly
+from deepgmr.datasets.worlds.building import FURNITURE, THINGS, TRAFFIC, Builder, Piece, draw_pieces, place
 from deepgmr.datasets.worlds.sections import Draw
-from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Floats, Scene
-
-# Families of `shapes` that furnish, with the range of their largest side in metres and how often they come.
-_FURNITURE = {
-    "table": (0.8, 2.0, 3.0),
-    "chair": (0.8, 1.1, 4.0),
-    "stool": (0.4, 0.8, 1.0),
-    "sofa": (1.2, 2.4, 1.5),
-    "bed": (1.8, 2.2, 1.0),
-    "shelf": (0.8, 2.2, 2.0),
-    "cabinet": (0.5, 2.1, 3.0),
-    "lamp": (0.4, 1.7, 1.0),
-    "screen": (0.4, 1.2, 1.0),
-    "board": (0.4, 1.6, 0.7),
-    "stairs": (0.8, 2.0, 0.3),
-    "tree": (0.4, 1.6, 0.6),
-    "vessel": (0.1, 0.5, 0.5),
-    "person": (1.5, 1.9, 0.3),
-}
-_THINGS = {
-    "vessel": (0.08, 0.3, 3.0),
-    "lamp": (0.2, 0.5, 0.7),
-    "screen": (0.25, 0.6, 1.0),
-    "board": (0.15, 0.5, 1.0),
-    "car": (0.1, 0.25, 0.7),
-    "instrument": (0.2, 0.6, 0.7),
-    "cabinet": (0.1, 0.4, 1.0),
-    "stool": (0.1, 0.3, 0.5),
-    "person": (0.1, 0.3, 0.5),
-    "airplane": (0.15, 0.4, 0.5),
-}
-_TRAFFIC = {"car": (3.8, 5.5, 4.0), "person": (1.5, 1.9, 1.0), "tree": (2.0, 6.0, 1.0), "tent": (2.5, 6.0, 0.3)}
-
-
-class _Builder:
-    """Primitives of one scene, collected."""
-
-    def __init__(self) -> None:
-        self.kinds: list[NDArray[np.int8]] = []
-        self.linears: list[Floats] = []
-        self.centres: list[Floats] = []
-        self.roughs: list[Floats] = []
-
-    def add(self, kind: Any, linear: Floats, centre: Floats, rough: float = 0.0) -> None:
-        count = len(centre)
-        self.kinds.append(np.broadcast_to(np.asarray(kind, np.int8), (count,)))
-        self.linears.append(np.asarray(linear, np.float32))
-        self.centres.append(np.asarray(centre, np.float32))
-        self.roughs.append(np.full(count, rough, np.float32))
-
-    def boxes(self, centre: Any, half: Any, yaw: Any = 0.0, *, kind: Any = BOX, rough: float = 0.0) -> None:
-        """Upright primitives: centres (n, 3), half-sizes (n, 3), turned by `yaw` (n,)."""
-        centre, half = np.broadcast_arrays(np.atleast_2d(centre), np.atleast_2d(half))
-        angle = np.broadcast_to(yaw, (len(centre),)).astype(np.float32)
-        self.add(kind, sections.about(2, angle) * half[:, None, :], centre, rough)
-
-    def scene(self, walls: Floats | None = None, *, ground: bool = False) -> Scene:
-        return Scene(
-            kind=np.concatenate(self.kinds),
-            linear=np.concatenate(self.linears),
-            centre=np.concatenate(self.centres),
-            rough=np.concatenate(self.roughs),
-            walls=walls,
-            ground=ground,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """A thing made of primitives, standing on z = 0 at the origin, in metres."""
-
-    kind: NDArray[np.int8]
-    linear: Floats
-    centre: Floats
-    half: Floats  # (3,) of the box around it; it reaches from 0 to 2 * half[2]
-
-
-def _pieces(
-    count: int, catalogue: dict[str, tuple[float, float, float]], rng: np.random.Generator, draw: Draw
-) -> list[_Piece]:
-    """Random things from a catalogue: family -> (smallest, largest side in metres, weight)."""
-    names = list(catalogue)
-    weight = np.array([catalogue[name][2] for name in names])
-    chosen = rng.choice(len(names), count, p=weight / weight.sum())
-    pieces: list[_Piece | None] = [None] * count
-    for k in np.unique(chosen):
-        rows = np.flatnonzero(chosen == k)
-        small, large, _ = catalogue[names[k]]
-        size = rng.uniform(small, large, len(rows))
-        for row, piece in zip(rows, _simplified(shapes.FAMILIES[names[k]](len(rows), draw), size), strict=True):
-            pieces[row] = piece
-    return [piece for piece in pieces if piece is not None]
-
-
-def _simplified(assembly: Assembly, size: Floats) -> list[_Piece]:
-    """The parts of an assembly as boxes, cylinders and ellipsoids, its largest side `size` (n,) metres."""
-    rows = assembly.prisms + assembly.lofts
-    square = np.abs(sections.SQUARE - 1).sum() / 2
-    kinds = [np.where(np.abs(row[3] - 1).sum(-1) > square, BOX, CYLINDER) for row in assembly.prisms]
-    kinds += [np.where(row[4].any(-1), BALL, CYLINDER) for row in assembly.lofts]  # no inside: a vessel or a ring
-    kind, linear = np.stack(kinds, axis=1).astype(np.int8), np.stack([row[0] for row in rows], axis=1)
-    centre, exists = np.stack([row[1] for row in rows], axis=1), np.stack([row[2] for row in rows], axis=1) > 0
-    pieces = []
-    for i in range(assembly.count):
-        there = exists[i] & (np.abs(np.linalg.det(linear[i])) > 1e-9)
-        k, a, c = kind[i, there], linear[i, there], centre[i, there]
-        reach = np.abs(a).sum(axis=2)
-        low, high = (c - reach).min(axis=0), (c + reach).max(axis=0)
-        scale = size[i] / (high - low).max()
-        base = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
-        pieces.append(_Piece(k, a * scale, (c - base) * scale, (high - low) / 2 * scale))
-    return pieces
-
-
-def _place(builder: _Builder, piece: _Piece, where: Floats, yaw: float) -> None:
-    turn = sections.about(2, np.array([yaw], np.float32))[0]
-    builder.add(piece.kind, turn @ piece.linear, piece.centre @ turn.T + where)
+from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Scene
 
 
 def rooms(count: int, rng: np.random.Generator, draw: Draw) -> list[Scene]:
     each = 13
-    pieces = _pieces(count * each, _FURNITURE, rng, draw)
+    pieces = draw_pieces(count * each, FURNITURE, rng, draw)
     return [_room(pieces[i * each : (i + 1) * each], rng) for i in range(count)]
 
 
-def _room(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
+def _room(pieces: list[Piece], rng: np.random.Generator) -> Scene:
     """Furniture along the walls and in the middle, things on it and on the walls, a pillar or a partition."""
-    b = _Builder()
+    b = Builder()
     size = np.array([rng.uniform(1.6, 3.8), rng.uniform(1.6, 3.8), rng.uniform(2.3, 3.2)])
     walls = np.array([[-size[0], -size[1], 0], [size[0], size[1], size[2]]])
     for piece in pieces[: rng.integers(6, len(pieces) + 1)]:
@@ -151,7 +33,7 @@ def _room(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
             where[side % 2] = (-1 if side < 2 else 1) * free[side % 2]
         else:
             yaw += rng.normal(0, 0.5)
-        _place(b, piece, np.array([*where, 0.0]), yaw)
+        place(b, piece, np.array([*where, 0.0]), yaw)
         things = rng.integers(0, 6)  # on top of it
         if things:
             half = np.exp(rng.uniform(np.log(0.03), np.log(0.2), (things, 3)))
@@ -187,18 +69,18 @@ def _any_kind(count: Any, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def tabletops(count: int, rng: np.random.Generator, draw: Draw) -> list[Scene]:
     each = 7
-    pieces = _pieces(count * each, _THINGS, rng, draw)
+    pieces = draw_pieces(count * each, THINGS, rng, draw)
     return [_tabletop(pieces[i * each : (i + 1) * each], rng) for i in range(count)]
 
 
-def _tabletop(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
+def _tabletop(pieces: list[Piece], rng: np.random.Generator) -> Scene:
     """Things on a table whose top is z = 0, sometimes with the floor and a wall in view."""
-    b = _Builder()
+    b = Builder()
     half = rng.uniform([0.4, 0.3], [0.9, 0.6])
     b.boxes([0, 0, -0.02], [*half, 0.02])
     for piece in pieces[: rng.integers(2, len(pieces) + 1)]:
         spot = rng.uniform(-0.75, 0.75, 2) * half
-        _place(b, piece, np.array([*spot, 0.0]), rng.uniform(-np.pi, np.pi))
+        place(b, piece, np.array([*spot, 0.0]), rng.uniform(-np.pi, np.pi))
     count = rng.integers(2, 10)
     size = np.exp(rng.uniform(np.log(0.015), np.log(0.12), (count, 3)))
     centre = np.column_stack([rng.uniform(-0.8, 0.8, (count, 2)) * half, size[:, 2]])
@@ -209,13 +91,13 @@ def _tabletop(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
 
 def streets(count: int, rng: np.random.Generator, draw: Draw) -> list[Scene]:
     each = 14
-    pieces = _pieces(count * each, _TRAFFIC, rng, draw)
+    pieces = draw_pieces(count * each, TRAFFIC, rng, draw)
     return [_street(pieces[i * each : (i + 1) * each], rng) for i in range(count)]
 
 
-def _street(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
+def _street(pieces: list[Piece], rng: np.random.Generator) -> Scene:
     """Ground, facades with bays and gaps on both sides, poles, trees, hedges, parked and standing things."""
-    b = _Builder()
+    b = Builder()
     curb = rng.uniform(4, 9)
     for side in (-1, 1):
         line = curb + rng.uniform(2, 10)
@@ -257,5 +139,5 @@ def _street(pieces: list[_Piece], rng: np.random.Generator) -> Scene:
         parked = rng.random() < 0.75
         y = rng.choice([-1, 1]) * (curb - 1.3 if parked else rng.uniform(-1, 1) * curb)
         yaw = rng.normal(0, 0.05) if parked else rng.uniform(-np.pi, np.pi)
-        _place(b, piece, np.array([rng.uniform(-60, 60), y, 0.0]), yaw)
+        place(b, piece, np.array([rng.uniform(-60, 60), y, 0.0]), yaw)
     return b.scene(ground=True)

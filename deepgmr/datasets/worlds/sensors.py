@@ -182,11 +182,12 @@ class View:
     far: float
     noise: tuple[float, float]  # range sigma = first + second * distance^2, in metres
     dropout: float
+    beams: int | None = None  # of a LiDAR; none: drawn anew for each scan
 
     def rays(self, count: int, rng: np.random.Generator) -> Floats:
         """About `count` unit directions (R, 3) in the sensor's frame: its raster, shifted by a random sub-step."""
         if self.spinning:
-            beams = int(rng.choice([16, 32, 64])) if count < 20000 else 64
+            beams = self.beams or (int(rng.choice([16, 32, 64])) if count < 20000 else 64)
             steps = max(count // beams, 8)
             elevation = np.linspace(self.low[0], self.high[0], beams)
             azimuth = 2 * np.pi * (np.arange(steps) + rng.random((beams, 1))) / steps

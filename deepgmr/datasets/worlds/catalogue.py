@@ -1,0 +1,36 @@
+"""Every world by its name, with the options that its pairs are planned with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepgmr.datasets.worlds.drives import street_pair
+from deepgmr.datasets.worlds.halls import hall
+from deepgmr.datasets.worlds.interiors import floor, warehouse
+from deepgmr.datasets.worlds.nature import cave, forest
+from deepgmr.datasets.worlds.planned import Planned
+
+
+@dataclass(frozen=True)
+class World:
+    """How pairs of a world are planned, and how its options are written in the name of a suite."""
+
+    plan: Callable[..., Planned]  # (rng, **options)
+    numbers: Mapping[str, str] = field(default_factory=dict)  # letters before a number -> the option it sets
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # word -> options
+    points: int = 20_000
+    pairs: int = 24
+
+
+WORLDS: dict[str, World] = {
+    "halls": World(hall, numbers={"s": "scale"}),
+    "floors": World(floor, numbers={"rooms": "rooms"}),
+    "warehouses": World(
+        warehouse, numbers={"bays": "bays"}, words={"plain": {"ambiguous": 0}, "ambiguous": {"ambiguous": 1}}
+    ),
+    "streets": World(street_pair, numbers={"beams": "beams", "near": "near", "far": "far"}),
+    "forests": World(forest, numbers={"size": "size"}),
+    "caves": World(cave, numbers={"length": "length"}),
+}
