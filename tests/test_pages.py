@@ -120,6 +120,18 @@ def _run_commands(block: Block) -> None:
     assert done.returncode == 0, f"{block.page.name}:{block.line}: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
 
+def test_columns_of_docstrings_become_lists() -> None:
+    with_lists = runpy.run_path(str(ROOT / "scripts" / "site_docstrings.py"))["with_lists"]
+    text = "Do it.\n\nsource, target   clouds\ntrust            how sure\n                 to be\n\nRaises  nothing."
+    assert with_lists(text).splitlines()[2:7] == [
+        "",
+        "- `source, target`: clouds",
+        "- `trust`: how sure",
+        "  to be",
+        "",
+    ]
+
+
 # -- links -------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from deepgmr.cli.terminal import answering, progress_bar, put
+from deepgmr.errors import InvalidConfig
 
 
 def command(
@@ -29,6 +30,10 @@ def command(
         from deepgmr.datasets.suites.download import ARCHIVES, fetch, unpack
 
         known = ARCHIVES.get(archive)
+        if known is None and "://" not in archive:
+            raise InvalidConfig(
+                f"unknown archive `{archive}`; give one of {', '.join(ARCHIVES)}, or an http(s) address"
+            )
         with progress_bar() as progress:
 
             def megabytes(have: int, total: int | None) -> None:
