@@ -68,6 +68,7 @@ class BatchMaker(Dataset[OverlapBatch]):
                 if stage is not None:
                     stage(f"scanning scenes, once: {kind}", (before + done / files) / len(KINDS))
 
+            progress(0, 1)
             self._scenes[kind] = fill_pool(
                 self.folder, kind, data.scenes, data.points, seed=data.seed, progress=progress, stop=stop
             )
