@@ -22,6 +22,7 @@ from importlib.abc import MetaPathFinder
 
 class Absent(MetaPathFinder):
     names = {"trimesh", "h5py", "open3d", "laspy", "lazrs", "pooch", "requests", "matplotlib", "plotly", "tensorboard"}
+    names |= {"rerun", "playwright"}
 
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in self.names:
@@ -46,6 +47,13 @@ def test_the_sample_pair_needs_no_extra(sample: Path) -> None:
     np.testing.assert_allclose(json.loads(done.stdout)["target_from_source"], truth, atol=2e-3)
 
 
+def test_the_report_and_the_picture_need_no_extra(sample: Path, tmp_path: Path) -> None:
+    clouds = [sample / f"sample_{role}.ply" for role in ("source", "target")]
+    done = alone("register", *clouds, "--report", tmp_path / "a.html", "--picture", tmp_path / "a.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.html").stat().st_size > 1e5 and (tmp_path / "a.png").stat().st_size > 1e4
+
+
 def test_what_needs_an_extra_names_it(sample: Path, tmp_path: Path) -> None:
     box = trimesh.creation.box((1.0, 2.0, 3.0))
     for name in ("box.obj", "box.ply"):
@@ -59,10 +67,12 @@ def test_what_needs_an_extra_names_it(sample: Path, tmp_path: Path) -> None:
         (("register", tmp_path / "box.ply", target), "trimesh", "meshes"),
         (("register", tmp_path / "scan.las", target), "laspy", "las"),
         (("evaluate", tmp_path / "pairs.h5", "--method", "identity"), "h5py", "evaluate"),
+        (("register", target, target, "--view"), "rerun", "view"),
+        (("view", target, target), "rerun", "view"),
     ):
         done = alone(*arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-        assert str(arguments[1]) in done.stderr
+        assert str(arguments[1]) in done.stderr or name == "view"
         assert f'needs {library}; install it with: pip install "deepgmr[{name}]"' in done.stderr
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepgmr.cli import showing
 from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, paint, progress_bar, put, say
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidInput
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="SRC", help="The cloud (or mesh) to move.")],
     target: Annotated[Path, typer.Argument(metavar="TGT", help="The cloud (or mesh) to move it onto.")],
     output: Annotated[
@@ -66,6 +68,15 @@ def command(
     trace: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Write what was tried, as JSON.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="OUT.html", help="Write a page that shows the answer, and why.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="OUT.png", help="Write a picture, before and after.")
+    ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Play the search in a window; needs the extra deepgmr[view].")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the points on meshes; clouds need none.")] = 0,
     no_refine: Annotated[bool, typer.Option("--no-refine", help="Skip the polish at full resolution.")] = False,
     drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Ignore points that are not finite.")] = False,
@@ -84,7 +95,8 @@ def command(
         from deepgmr.io.disk import replacing
 
         start = time.perf_counter()
-        _check_paths(source, target, (output, deviations), (transform, trace))
+        _check_paths(source, target, (output, deviations), (transform, trace, report, picture))
+        showing.check(picture, view)
         if trust is not None and not 0.0 <= trust <= 1.0:
             raise InvalidInput(f"--trust must be a probability from 0 to 1, got {trust:g}")
         changes = _changes(preset, config or [])
@@ -144,6 +156,17 @@ def command(
         if trace is not None:
             with replacing(trace) as stream:
                 stream.write(json.dumps(kept.to_dict(), allow_nan=False).encode())
+        with redirect_stdout(sys.stderr):
+            showing.show(
+                result,
+                kept,
+                report=report,
+                picture=picture,
+                view=view,
+                source=source.name,
+                target=target.name,
+                command=showing.said(context),
+            )
         if verbose:
             say(f"reading and imports {read - start:.2f} s, registration {found - read:.2f} s")
             stats, (ours, theirs) = result.stats, result.stats.components
@@ -163,7 +186,7 @@ def command(
             for note in result.notes:
                 if note != result.sentence:
                     say(f"note: {note}")
-            put(files.matrix_text(result.target_from_source) + _verdict(result) + "\n")
+            put(files.matrix_text(result.target_from_source) + verdict(result) + "\n")
             if measured is not None:
                 put(distances.as_text(measured))
         raise typer.Exit(REGISTERED if result.trusted else NOT_TRUSTED)
@@ -234,7 +257,7 @@ def _described(cloud: CloudFile) -> str:
     return f"{cloud.format}, {len(cloud):,} points{sampled}{carried}"
 
 
-def _verdict(result: Registration) -> str:
+def verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
     status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)

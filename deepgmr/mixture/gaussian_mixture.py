@@ -295,6 +295,12 @@ class GaussianMixture:
         """Index the leading batch dimensions."""
         return GaussianMixture(self.weights[index], self.means[index], self.covariances[index])  # type: ignore[index]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a small picture and a few numbers."""
+        from deepgmr.report import mixture_html
+
+        return mixture_html(self)
+
     def _cholesky(self) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(self.covariances)
         if failed.any():

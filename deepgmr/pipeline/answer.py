@@ -45,11 +45,43 @@ class Registration:
     stats: Stats
     alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
     notes: tuple[str, ...] = ()
+    # (J, 3) and (K, 3) float32: the components of the moved source and of the target, in the frame of the pair
+    sketch: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    search: Any = field(default=None, repr=False)  # with `trace=`: the `Search` it came from
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but the search, whose trees cannot be."""
+        return vars(self) | {"search": None}
 
     @property
     def trusted(self) -> bool:
         """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""
         return self.status is Status.OK
+
+    def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
+        """Write one self-contained HTML page that shows the answer, and what speaks for and against it.
+
+        source, target  names of the clouds, as the page calls them
+        command         what repeats the registration; by default a few lines of Python
+
+        Needs what a registration with `trace=deepgmr.Trace()` keeps. Raises `InvalidInput` for an answer without it,
+        `InvalidFile` for a path that cannot be written.
+        """
+        from deepgmr.report import write_page
+
+        write_page(path, self, source=source, target=target, command=command)
+
+    def picture(self, path: Any, *, width: int = 2000, height: int = 900) -> None:
+        """Write a PNG (pixels) of the clouds before and after, side by side; as `report` in what it needs and raises."""
+        from deepgmr.report import write_picture
+
+        write_picture(path, self, width=width, height=height)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a small picture and a few numbers."""
+        from deepgmr.report import registration_html
+
+        return registration_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it: None for numbers that are not finite."""

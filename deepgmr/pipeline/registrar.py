@@ -32,7 +32,7 @@ from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measur
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
-from deepgmr.pipeline.trace import Clock, Look, Search, Trace, joined
+from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
 from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
@@ -105,7 +105,9 @@ class Registrar:
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
-            search = Search(pair, pair.levels(), prior, settings, clock)  # each cloud as a mixture of disks
+            search = Search(
+                pair, pair.levels(), prior, settings, clock, self.bundle
+            )  # each cloud as a mixture of disks
 
         report("searching", 0.2)
         for look in _looks(search):  # a harder look only where the ones before leave doubt
@@ -122,7 +124,8 @@ class Registrar:
         report("done", 1.0)
         if trace is not None:
             trace.search = search
-        return self._answer(search, answer, evidence, status, confidence)
+        answered = self._answer(search, answer, evidence, status, confidence)
+        return answered if trace is None else dataclasses.replace(answered, search=search)
 
     def register_batch(self, pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
         """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
@@ -262,6 +265,7 @@ class Registrar:
                 bundle=self.bundle.id,
             ),
             alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
+            sketch=_sketch(search, answer.target_from_source),
             notes=(
                 *([units] if units else []),
                 *_notes(source=pair.source, target=pair.target),
@@ -296,7 +300,8 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     seed                  of the points drawn on meshes; clouds need no chance
     refine                False leaves out the polish at the resolution of the data
     drop_invalid          leave out points with NaN or infinite coordinates instead of raising
-    trace                 a `Trace`, which then holds what was proposed, what became of it, and where the time went
+    trace                 a `Trace`, which then holds what was proposed, what became of it, and where the time went;
+                          the answer can then be shown: `Registration.report`
     progress              called with (stage, fraction done)
 
     `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises
@@ -330,6 +335,7 @@ def _looks(search: Search) -> Iterator[LookSettings]:
 def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:
     """The motions (H,) that matches agree on."""
     settings = search.settings.agree
+    search.matches.append(Met.of(len(search.looks), matches, levels, tolerance))
     with search.clock("consistency"):
         motions, agreement = consistent_motions(matches, *levels, search.prior, settings, tolerance=tolerance)
         return motions[_distinct_hypotheses(motions, agreement, settings.kept, search)]
@@ -361,6 +367,12 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
     return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
+
+
+def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
+    """The components of the moved source (J, 3) and of the target (K, 3), float32."""
+    source, target = (level.means for level in search.levels)
+    return motion.to(source.dtype).apply(source).numpy(), target.numpy()
 
 
 def _notes(**scans: Scan) -> Iterator[str]:

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain
+from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
 from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
 from deepgmr.pipeline.settings import LookSettings, Settings
@@ -46,6 +49,21 @@ class Look:
     terms: Terms  # (H,) how the clouds meet under these
 
 
+@dataclass(frozen=True, eq=False)
+class Met:
+    """The matches of one room in one look: places that may be the same one, best first. In the frame of the pair."""
+
+    look: int  # from zero
+    source: np.ndarray  # (M, 3) float64
+    target: np.ndarray  # (M, 3) float64
+    tolerance: float  # how much a right match may change a length
+
+    @classmethod
+    def of(cls, look: int, matches: Matches, levels: tuple[Level, Level], tolerance: float) -> Met:
+        source, target = (level.points for level in levels)
+        return cls(look, source[matches.source.numpy()], target[matches.target.numpy()], tolerance)
+
+
 @dataclass(eq=False)
 class Search:
     """All that is known of a pair so far."""
@@ -55,7 +73,9 @@ class Search:
     prior: Prior
     settings: Settings
     clock: Clock
+    bundle: Bundle
     looks: list[Look] = field(default_factory=list)
+    matches: list[Met] = field(default_factory=list)  # what the proposed motions were agreed from
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     terms: Terms = field(default_factory=Terms.none)  # (H,) how the clouds meet under the candidates
     order: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # different poses, best first
@@ -78,9 +98,22 @@ class Trace:
         search = self.search
         if search is None:
             return {}
-        undo = search.pair.undo
+        pair, undo = search.pair, search.pair.undo
         return plain(
             {
+                "components": {
+                    "source": pair.scale * search.levels[0].points + pair.source.origin,
+                    "target": pair.scale * search.levels[1].points + pair.target.origin,
+                },
+                "matches": [
+                    {
+                        "look": met.look,
+                        "source": pair.scale * met.source + pair.source.origin,
+                        "target": pair.scale * met.target + pair.target.origin,
+                        "tolerance": pair.scale * met.tolerance,
+                    }
+                    for met in search.matches
+                ],
                 "looks": [
                     {
                         "settings": vars(look.settings),
