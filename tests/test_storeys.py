@@ -34,7 +34,20 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
     "report": ("scene", "raster", "picture", "facts", "page", "notebook", "live"),
     "pipeline": (
-        *("settings", "clouds", "scan", "agree", "refine", "rank", "polish", "judge", "answer", "bundle", "trace"),
+        *(
+            "settings",
+            "clouds",
+            "frame",
+            "scan",
+            "agree",
+            "refine",
+            "rank",
+            "polish",
+            "judge",
+            "answer",
+            "bundle",
+            "trace",
+        ),
         "registrar",
     ),
 }

@@ -142,7 +142,8 @@ def _summary(table: Table, outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"method": outcome.method}
     if table.kind == "scans":
         row["success"] = float(outcome.success.mean())
-        for group in ("objects", "rooms", "lidar"):
+        found = dict.fromkeys(table.groups)
+        for group in ("objects", "rooms", "lidar", *(found if len(found) > 1 else ())):
             chosen = np.array([name == group for name in table.groups])
             row[group] = float(outcome.success[chosen].mean()) if chosen.any() else None
     elif table.kind == "fragments":  # every scene counts the same, however many pairs it has

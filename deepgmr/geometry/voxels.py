@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 RUNGS = 4  # sizes of cells within a factor of two; one size in input units serves every cloud
+BLOCK = 1 << 16  # rows looked at together: what a core keeps near it
 _BITS, _LEAST_BITS = 44, 32  # of a coordinate: 1e-13 of the cloud, and of clouds so large that sums would overflow
 _HALF = 1 << 20  # cells on either side of the origin, an axis
 _CELLS = 21  # bits of a cell's place on an axis
+SORTED = 1 << 18  # heaps up to which sorting them is faster than a table
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +37,36 @@ class Heaps:
     @classmethod
     def of(cls, points: np.ndarray, extent: float) -> Heaps:
         """Every point (N, 3) float64 a heap of its own; no coordinate is larger than `extent`, a power of two."""
-        bits = min(_BITS, 62 - max(len(points), 2).bit_length())
-        step = math.ldexp(extent, -max(bits, _LEAST_BITS))
+        step = step_for(len(points), extent)
         return cls(np.rint(points / step).astype(np.int64), np.ones(len(points), dtype=np.int64), step)
+
+    def centred(self) -> tuple[Heaps, np.ndarray]:
+        """The heaps about the mean of their points, to the nearest step, and that mean (3,), in units of the points."""
+        mean = self.sums.sum(axis=0) * (self.step / self.total)
+        shift = np.rint(mean / self.step).astype(np.int64)
+        return Heaps(self.sums - self.counts[:, None] * shift, self.counts, self.step), mean
 
     def count(self, size: float) -> int:
         """How many cells of a size are occupied."""
-        keys = np.sort(self._keys(size))
-        return int(np.count_nonzero(keys[1:] != keys[:-1])) + 1
+        return len(self.populations(size))
+
+    def populations(self, size: float) -> np.ndarray:
+        """How many heaps each occupied cell of a size holds, cells in the order of their places."""
+        keys = np.concatenate([self._keys(rows, size) for rows in blocks(len(self))])
+        keys.sort()
+        return np.diff(np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]])))
 
     def gathered(self, size: float) -> Heaps:
         """The heaps of each cell of a size put together; cells in the order of their places.
 
         `size` is at least `finest_size`: of smaller cells the keys would need more bits than they have.
         """
-        keys = self._keys(size)
+        if len(self) > SORTED:
+            cells = Cells(size, self.step, len(self))
+            for rows in blocks(len(self)):
+                cells.add(self._keys(rows, size), self.sums[rows].T, self.counts[rows])
+            return cells.heaps()
+        keys = self._keys(slice(None), size)
         order = np.argsort(keys)
         keys = keys[order]
         starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
@@ -56,17 +76,18 @@ class Heaps:
             self.step,
         )
 
-    def _keys(self, size: float) -> np.ndarray:
-        places = self.sums if self.single else self.sums / self.counts[:, None]
-        cells = np.floor(places * (self.step / size)).astype(np.int64) + _HALF
-        return (cells[:, 0] << 2 * _CELLS) | (cells[:, 1] << _CELLS) | cells[:, 2]
+    def _keys(self, rows: slice, size: float) -> np.ndarray:
+        places = self.sums[rows] if self.single else self.sums[rows] / self.counts[rows, None]
+        return keys(places.T * (self.step / size))
 
     @property
     def finest_size(self) -> float:
         """The least size of cells whose places fit a key; points nearer to one another count as one."""
-        return float(np.abs(self.means).max()) / (_HALF - 1)
+        if self.single:
+            return finest_size(max(int(self.sums.max()), -int(self.sums.min())) * self.step)
+        return finest_size(float(np.abs(self.means).max()))
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether no heap holds more than one point."""
         return bool((self.counts == 1).all())
@@ -74,6 +95,85 @@ class Heaps:
     @property
     def total(self) -> int:
         return int(self.counts.sum())
+
+
+class Cells:
+    """The occupied cells of a grid, found by hashing: exact sums of what is added, block by block.
+
+    Open addressing with linear probing, a whole block of keys at a time. Which place of the table a cell gets depends on
+    the order of the points; what `heaps` makes of it does not.
+    """
+
+    def __init__(self, size: float, step: float, most: int) -> None:
+        bits = (2 * most - 1).bit_length()  # half of the places stay free, so that keys soon find theirs
+        self.size, self.step = size, step
+        self.keys = np.full(1 << bits, -1, dtype=np.int64)
+        self.counts = np.zeros(1 << bits, dtype=np.int64)
+        self.sums = np.zeros((3, 1 << bits), dtype=np.int64)
+        self.occupied = 0
+        self._shift = np.uint64(64 - bits)
+
+    def add(self, keys: np.ndarray, sums: np.ndarray, counts: np.ndarray | int) -> None:
+        """Heaps with keys (B,) int64, sums (3, B) int64 in steps and counts (B,) int64; no more cells than `most`."""
+        places = self._places(keys)
+        np.add.at(self.counts, places, counts)
+        for total, part in zip(self.sums, sums, strict=True):
+            np.add.at(total, places, part)
+
+    def heaps(self) -> Heaps:
+        """What is in the cells, in the order of their places."""
+        used = np.flatnonzero(self.keys >= 0)
+        used = used[np.argsort(self.keys[used])]
+        return Heaps(np.ascontiguousarray(self.sums[:, used].T), self.counts[used], self.step)
+
+    def _places(self, keys: np.ndarray) -> np.ndarray:
+        """The place (B,) of each key; new ones are given a free one."""
+        places = (keys.view(np.uint64) * _MIX >> self._shift).view(np.int64)
+        wrong = np.flatnonzero(self.keys[places] != keys)
+        while len(wrong):
+            asked, place = keys[wrong], places[wrong]
+            free = self.keys[place] < 0
+            if free.any():  # of several keys that ask for a place the last one gets it
+                self.keys[place[free]] = asked[free]
+                self.occupied += len(np.unique(place[free]))
+            missed = self.keys[place] != asked
+            wrong, place = wrong[missed], (place[missed] + 1) & (len(self.keys) - 1)
+            places[wrong] = place
+        return places
+
+
+def keys(cells: np.ndarray) -> np.ndarray:
+    """One number (N,) int64 for the place of a cell on the three axes (3, N), in cells from the origin."""
+    x, y, z = np.floor(cells).astype(np.int64) + _HALF
+    return (x << 2 * _CELLS) | (y << _CELLS) | z
+
+
+def scattered(triples: np.ndarray) -> np.ndarray:
+    """Numbers (N,) uint64 spread evenly over all there are, one for each triple (3, N) of 64 bits."""
+    mixed = np.zeros(triples.shape[1], dtype=np.uint64)
+    for axis in triples.view(np.uint64):
+        mixed ^= axis
+        mixed *= _MIX
+        mixed ^= mixed >> np.uint64(32)  # of round coordinates all that differs is in the upper bits
+    mixed *= _MIX
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
+
+
+def step_for(count: int, extent: float) -> float:
+    """The finest step, a power of two, in which so many coordinates up to an extent can be added in 64 bits."""
+    bits = min(_BITS, 62 - max(count, 2).bit_length())
+    return math.ldexp(extent, -max(bits, _LEAST_BITS))
+
+
+def finest_size(extent: float) -> float:
+    """The least size of cells whose places fit a key where no coordinate is larger than `extent`."""
+    return extent / (_HALF - 1)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """So many rows, a block at a time."""
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
 
 
 def rung(size: float) -> int:

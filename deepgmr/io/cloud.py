@@ -23,6 +23,8 @@ NORMAL_COLUMNS = (
 NORMAL_ARRAYS = ("normals", "normal")  # (N, 3) in one array, as an NPZ keeps them
 COLOUR_ARRAYS = ("colors", "colours", "rgb", "color")  # (N, 3) in one array
 
+BLOCK = 1 << 16  # points looked at together
+
 
 @dataclass(frozen=True, eq=False)
 class Triangles:
@@ -118,8 +120,13 @@ def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[
 
 
 def stored_coordinates(points: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The coordinates in the precision they should be written in: `dtype`, or float64 where float32 would lose detail."""
-    return points.astype(dtype) if dtype != np.float32 or not needs_double(points) else points
+    """The coordinates in the precision they should be written in, `stored_dtype`."""
+    return points.astype(stored_dtype(points, dtype))
+
+
+def stored_dtype(points: np.ndarray, dtype: np.dtype) -> np.dtype:
+    """The precision that coordinates should be written in: `dtype`, or float64 where float32 would lose detail."""
+    return np.dtype(np.float64) if dtype == np.float32 and needs_double(points) else np.dtype(dtype)
 
 
 def needs_double(points: np.ndarray) -> bool:
@@ -128,13 +135,20 @@ def needs_double(points: np.ndarray) -> bool:
     A float32 has 24 bits: at 5e6 metres its steps are half a metre. So float32 is kept only where its step is below
     0.1 mm (in metres; finer than that in any smaller unit) and below a millionth of the cloud's own size.
     """
-    finite = points[np.isfinite(points).all(axis=1)]
-    if not len(finite):
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for start in range(0, len(points), BLOCK):
+        block = points[start : start + BLOCK].T.copy()  # (3, B): long rows are searched faster
+        finite = np.isfinite(block)
+        if not finite.all():
+            block = block[:, finite.all(axis=0)]
+        low = np.minimum(low, block.min(axis=1, initial=np.inf))
+        high = np.maximum(high, block.max(axis=1, initial=-np.inf))
+    if (low > high).any():
         return False
-    largest = np.abs(finite).max()
+    largest = max(np.abs(low).max(), np.abs(high).max())
     if largest >= np.finfo(np.float32).max:
         return True
-    extent = float(np.linalg.norm(np.ptp(finite, axis=0)))
+    extent = float(np.linalg.norm(high - low))
     step = np.spacing(np.float32(largest))
     return bool(step > 1e-4 or step > 1e-6 * extent > 0)
 

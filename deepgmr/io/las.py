@@ -17,6 +17,7 @@ from deepgmr.io.cloud import CloudFile, flat_columns, unpacked_colour, word
 from deepgmr.io.quiet import quiet, quiet_descriptor
 
 COLOURS = ("red", "green", "blue")
+BLOCK = 1 << 18  # points read together: five chunks of a LAZ
 MOST_COMPRESSED = 2000  # no LAZ is smaller than this fraction of its points; a header that promises more is corrupt
 LARGEST_CHUNK = 1 << 28  # bytes of a chunk's points that are there even for a few: 50,000 points is usual
 LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of a LASzip item: point, RGB, RGB and infrared, wave packet; else one a byte
@@ -31,8 +32,8 @@ def require_laspy(path: Path, *, compressed: bool) -> Any:
     return laspy
 
 
-def read_las(path: Path) -> CloudFile:
-    """Read a LAS or LAZ: coordinates unscaled in float64, every other dimension under its name."""
+def read_las(path: Path, *, properties: bool = True) -> CloudFile:
+    """Read a LAS or LAZ: coordinates unscaled in float64, every other dimension under its name if it is wanted."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         compressed = stream.read(105)[104:] >= b"\x80"  # the high bit of the point format: LAZ, whatever its suffix
@@ -52,10 +53,7 @@ def read_las(path: Path) -> CloudFile:
             if header.are_points_compressed:
                 _check_chunks(path, header, size)
             with quiet_descriptor():
-                data = reader.read()
-            names = [name for name in data.point_format.dimension_names if name not in ("X", "Y", "Z")]
-            properties = {name: np.array(data[name]) for name in names}
-            points = np.column_stack([np.asarray(data[axis], dtype=np.float64) for axis in "xyz"])
+                points, columns, found = _columns(reader, properties)
     except (InvalidFile, MissingDependency):
         raise
     except BaseException as error:  # laspy and lazrs raise their own, unrelated types on damaged files
@@ -63,12 +61,30 @@ def read_las(path: Path) -> CloudFile:
             raise
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise InvalidFile(f"{path}: the LAS file is truncated or corrupt ({said}); export it again") from None
-    if len(points) != header.point_count:
+    if found != header.point_count:
         raise InvalidFile(
-            f"{path}: the LAS header promises {header.point_count:,} points but {len(points):,} could be read; "
+            f"{path}: the LAS header promises {header.point_count:,} points but {found:,} could be read; "
             "the file is truncated, export it again"
         )
-    return CloudFile(points, properties, "las", las_header=header)
+    return CloudFile(points, columns, "las", las_header=header)
+
+
+def _columns(reader: Any, others: bool) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+    """The points (N, 3), the other dimensions, and how many points there were, read a block at a time."""
+    count, found = reader.header.point_count, 0
+    points, properties = np.empty((count, 3)), {}
+    names = [name for name in reader.header.point_format.dimension_names if others and name not in ("X", "Y", "Z")]
+    for part in reader.chunk_iterator(BLOCK):
+        rows = slice(found, found + len(part))
+        for i, axis in enumerate("xyz"):
+            points[rows, i] = part[axis]
+        for name in names:
+            values = np.asarray(part[name])
+            if name not in properties:
+                properties[name] = np.empty((count, *values.shape[1:]), values.dtype)
+            properties[name][rows] = values
+        found += len(part)
+    return points, properties, found
 
 
 def _check_records(path: Path, size: int) -> None:
@@ -134,17 +150,22 @@ def write_las(stream: BinaryIO, cloud: CloudFile, path: Path) -> list[str]:
     """Write LAS (or LAZ by the suffix) on the finest decimal grid that spans the cloud; returns properties left out."""
     compress = path.suffix.lower() == ".laz"
     laspy = require_laspy(path, compressed=compress)
-    finite = cloud.points[np.isfinite(cloud.points).all(axis=1)]
-    if len(finite) < len(cloud):
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    lost = 0
+    for start in range(0, len(cloud), BLOCK):
+        block = cloud.points[start : start + BLOCK].T.copy()  # (3, B): long rows are searched faster
+        low, high = np.minimum(low, block.min(axis=1)), np.maximum(high, block.max(axis=1))
+        lost += len(block[0]) - int(np.isfinite(block).all(axis=0).sum())
+    if lost:
         raise InvalidFile(
-            f"{path}: LAS stores whole numbers and cannot hold the {len(cloud) - len(finite):,} points that are not "
+            f"{path}: LAS stores whole numbers and cannot hold the {lost:,} points that are not "
             "finite; write a PLY instead"
         )
     if cloud.las_header is not None:
         header = copy.deepcopy(cloud.las_header)
     else:
         header = laspy.LasHeader(version="1.4", point_format=7)
-    low, extent = finite.min(axis=0), float(np.ptp(finite, axis=0).max())
+    extent = float((high - low).max())
     # Whole 32-bit steps from the corner: a micrometre up to 2 km across, 0.1 mm up to 200 km.
     header.offsets = np.floor(low)
     header.scales = np.full(3, 10.0 ** max(math.ceil(math.log10(max(extent + 1.0, 1.0) / 2.0e9)), -6))
@@ -155,14 +176,23 @@ def write_las(stream: BinaryIO, cloud: CloudFile, path: Path) -> list[str]:
         if name not in known and name not in dropped:
             kind = np.uint8 if values.dtype == bool else np.float32 if values.dtype == np.float16 else values.dtype
             header.add_extra_dim(laspy.ExtraBytesParams(name=word(name), type=np.dtype(kind)))
-    data = laspy.LasData(header, laspy.ScaleAwarePointRecord.zeros(len(cloud), header=header))
-    data.x, data.y, data.z = cloud.points.T
-    for name, values in columns.items():
-        if name not in dropped:
-            if name in COLOURS and values.dtype == np.uint8:
-                values = values.astype(np.uint16) * 257  # LAS colours have 16 bits
-            data[word(name) if name not in known else name] = values
-    buffer = io.BytesIO()
-    data.write(buffer, do_compress=compress)
-    stream.write(buffer.getvalue())
+    packed = io.BytesIO()  # lazrs does not say why a file could not be written
+    with laspy.LasWriter(packed if compress else stream, header, do_compress=compress, closefd=False) as writer:
+        for start in range(0, len(cloud), BLOCK):
+            rows = slice(start, start + BLOCK)
+            record = laspy.ScaleAwarePointRecord.zeros(len(cloud.points[rows]), header=header)
+            record.x, record.y, record.z = cloud.points[rows].T
+            for name, values in columns.items():
+                if name not in dropped:
+                    record[name if name in known else word(name)] = _as_stored(name, values[rows])
+            writer.write_points(record)
+        if header.version.minor >= 4 and header.evlrs is not None:
+            writer.write_evlrs(header.evlrs)
+    if compress:
+        stream.write(packed.getbuffer())
     return dropped
+
+
+def _as_stored(name: str, values: np.ndarray) -> np.ndarray:
+    """LAS colours have 16 bits."""
+    return values.astype(np.uint16) * 257 if name in COLOURS and values.dtype == np.uint8 else values

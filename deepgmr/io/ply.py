@@ -17,6 +17,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import (
+    BLOCK,
     CloudFile,
     Triangles,
     as_points,
@@ -24,7 +25,7 @@ from deepgmr.io.cloud import (
     count_of,
     flat_columns,
     renamed,
-    stored_coordinates,
+    stored_dtype,
     unpacked_colour,
     word,
 )
@@ -40,6 +41,7 @@ NAMES = {"i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int"
 NAMES["f8"] = "double"
 FACE_LISTS = ("vertex_indices", "vertex_index")
 ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+HEADER = 1 << 20  # bytes among which a header must end
 REMEDY = "export it again"
 
 
@@ -53,26 +55,31 @@ class Header:
     size: int  # bytes up to and including the line end after end_header
 
 
-def read_ply(path: Path) -> CloudFile:
-    """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample."""
-    data = path.read_bytes()
-    header = parse_header(path, data)
-    columns: dict[str, dict[str, np.ndarray]] = {}
-    rows: TextRows | BinaryRows
-    if header.encoding == "ascii":
-        rows = TextRows(path, data, header.size)
-    else:
-        rows = BinaryRows(path, data, header.size, ORDERS[header.encoding])
-    wanted = [index for index, element in enumerate(header.elements) if element.name in ("vertex", "face")]
-    for element in header.elements[: wanted[-1] + 1]:
-        columns[element.name] = rows.read(element)
-    if wanted[-1] + 1 == len(header.elements):  # all the rest was read: whatever follows was not declared
-        rows.check_end(header.elements[-1])
+def read_ply(path: Path, *, properties: bool = True) -> CloudFile:
+    """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample.
 
+    Without `properties` there are the points and the faces, and no other column.
+    """
+    with path.open("rb") as stream:
+        header = parse_header(path, stream.read(HEADER))
+        stream.seek(header.size)
+        columns: dict[str, dict[str, np.ndarray]] = {}
+        rows: TextRows | BinaryRows
+        if header.encoding == "ascii":
+            stream.seek(0)
+            rows = TextRows(path, stream.read(), header.size)
+        else:
+            left = path.stat().st_size - header.size
+            rows = BinaryRows(path, stream, left, ORDERS[header.encoding])
+        wanted = [index for index, element in enumerate(header.elements) if element.name in ("vertex", "face")]
+        for element in header.elements[: wanted[-1] + 1]:
+            if element.name == "vertex":
+                points, stored, columns["vertex"] = _vertices(path, rows, element, properties)
+            else:
+                columns[element.name] = rows.read(element)
+        if wanted[-1] + 1 == len(header.elements):  # all the rest was read: whatever follows was not declared
+            rows.check_end(header.elements[-1])
     vertex = columns["vertex"]
-    coordinates = [vertex.pop(axis) for axis in "xyz"]
-    stored = coordinate_dtype(*(column.dtype for column in coordinates))
-    points = as_points(path, coordinates)
     faces = next((columns["face"][name] for name in FACE_LISTS if name in columns.get("face", {})), None)
     surface = None
     if faces is not None and len(faces):
@@ -80,11 +87,27 @@ def read_ply(path: Path) -> CloudFile:
     return CloudFile(points, vertex, "ply", header.comments, stored, header.encoding == "ascii", surface)
 
 
+def _vertices(
+    path: Path, rows: TextRows | BinaryRows, element: Element, others: bool
+) -> tuple[np.ndarray, np.dtype, dict[str, np.ndarray]]:
+    """The points (N, 3) float64, the type they were stored in, and the `others` of the columns if they are wanted."""
+    types = {prop.name: np.dtype(prop.type) for prop in element.properties if not prop.length}
+    stored = coordinate_dtype(*(types[axis] for axis in "xyz"))
+    rows.check(element)
+    if any(types[axis].kind in "iu" and types[axis].itemsize == 8 for axis in "xyz"):  # they may not fit float64
+        columns = rows.read(element)
+        return as_points(path, [columns.pop(axis) for axis in "xyz"]), stored, columns if others else {}
+    points = np.empty((element.count, 3))
+    with np.errstate(invalid="ignore"):  # NaN comes in kinds, some of which warn
+        columns = rows.read(element, {axis: points[:, i] for i, axis in enumerate("xyz")}, others=others)
+    return points, stored, columns
+
+
 def parse_header(path: Path, data: bytes) -> Header:
     """The header of a PLY, checked line by line; raises InvalidFile naming the line."""
     # A header in bare carriage returns ends with one: the next byte, even if a line feed, is data.
     line_end = rb"\r" if re.match(rb"ply[ \t]*\r(?!\n)", data) else rb"(?:\r\n|\n|\Z)"
-    end = re.compile(rb"[\r\n]end_header[ \t]*" + line_end).search(data, 0, 1 << 20)
+    end = re.compile(rb"[\r\n]end_header[ \t]*" + line_end).search(data)
     if end is None:
         raise InvalidFile(f"{path}: the PLY header has no end_header line, the file is truncated or damaged; {REMEDY}")
     encoding = ""
@@ -152,8 +175,8 @@ def write_ply(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     surface = cloud.triangles
     positions = cloud.points if surface is None else surface.vertices
     properties = cloud.properties if surface is None else surface.properties
-    coordinates = stored_coordinates(positions, cloud.coordinate_dtype)
-    columns: dict[str, np.ndarray] = {axis: coordinates[:, i] for i, axis in enumerate("xyz")}
+    stored = stored_dtype(positions, cloud.coordinate_dtype)
+    columns: dict[str, np.ndarray] = {axis: positions[:, i] for i, axis in enumerate("xyz")}
     dropped: list[str] = []
     for name, values in renamed(unpacked_colour(flat_columns(properties)), ("nx", "ny", "nz")).items():
         held = _held(values)
@@ -165,18 +188,20 @@ def write_ply(stream: BinaryIO, cloud: CloudFile) -> list[str]:
     lines = ["ply", f"format {'ascii' if text else 'binary_little_endian'} 1.0"]
     lines += [f"comment {' '.join(comment.split())}" for comment in cloud.comments]
     lines.append(f"element vertex {len(positions)}")
-    for name, values in columns.items():
-        lines.append(f"property {NAMES[values.dtype.str[1:]]} {name}")
+    types = {name: stored if name in "xyz" else values.dtype for name, values in columns.items()}
+    lines += [f"property {NAMES[kind.str[1:]]} {name}" for name, kind in types.items()]
     if surface is not None:
         lines += [f"element face {len(surface.faces)}", "property list uchar int vertex_indices"]
     stream.write(("\n".join([*lines, "end_header"]) + "\n").encode("utf-8"))
-    rows = np.empty(len(positions), [(name, values.dtype.newbyteorder("<")) for name, values in columns.items()])
-    for name, values in columns.items():
-        rows[name] = values
     if text:
-        stream.write(joined_columns(list(columns.values()), " "))
+        stream.write(joined_columns([values.astype(types[name]) for name, values in columns.items()], " "))
     else:
-        stream.write(rows.tobytes())
+        kind = np.dtype([(name, each.newbyteorder("<")) for name, each in types.items()])
+        for start in range(0, len(positions), BLOCK):
+            rows = np.empty(min(BLOCK, len(positions) - start), kind)
+            for name, values in columns.items():
+                rows[name] = values[start : start + BLOCK]
+            stream.write(rows.data)
     if surface is not None:
         faces = np.empty(len(surface.faces), [("length", "u1"), ("indices", "<i4", (3,))])
         faces["length"], faces["indices"] = 3, surface.faces

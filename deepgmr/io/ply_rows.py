@@ -1,17 +1,21 @@
 """The rows of a PLY, behind its header: text or binary, with lists of any length.
 
-Counts are checked against the size of the file before anything is allocated.
+Counts are checked against the size of the file before anything is allocated. Binary rows without lists are read a
+block at a time, straight into the columns.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from deepgmr.errors import InvalidFile
+from deepgmr.io.cloud import BLOCK
 from deepgmr.io.tables import parse_rows
 
 REMEDY = "export it again"
@@ -54,20 +58,65 @@ def _count(path: Path, element: Element, promised: str, found: str) -> InvalidFi
 
 
 class BinaryRows:
-    """The rows of a binary PLY, read element by element; `order` is NumPy's sign of the byte order."""
+    """The rows of a binary PLY, read element by element from where a stream stands, `left` bytes from its end.
 
-    def __init__(self, path: Path, data: bytes, offset: int, order: str) -> None:
-        self.path, self.data, self.offset, self.order = path, data, offset, order
+    `order` is NumPy's sign of the byte order.
+    """
 
-    def read(self, element: Element) -> dict[str, np.ndarray]:
-        left = len(self.data) - self.offset
+    def __init__(self, path: Path, stream: BinaryIO, left: int, order: str) -> None:
+        self.path, self.stream, self.order = path, stream, order
+        self.data, self.offset, self._left = b"", 0, left  # the rest of the file, once an element with lists is met
+
+    @property
+    def left(self) -> int:
+        """Bytes of the file that have not been read."""
+        return len(self.data) - self.offset if self.data else self._left
+
+    def check(self, element: Element) -> None:
+        """Raise InvalidFile unless so many rows may fit into the rest: a header may promise 10^12 points."""
         need = element.count * element.smallest_row()
-        if need > left:  # before anything is allocated: a header may promise 10^12 points
+        if need > self.left:
             least = "at least " if element.has_lists else ""
-            raise _count(self.path, element, f"{least}{need:,} bytes", f"{left:,} bytes of data")
+            raise _count(self.path, element, f"{least}{need:,} bytes", f"{self.left:,} bytes of data")
+
+    def read(
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
+
+        Without `others` those are all that is kept.
+        """
+        self.check(element)
+        if element.has_lists:
+            columns = self._read_lists(element)
+            return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
+        given = into or {}
+        wanted = [p for p in element.properties if others and p.name not in given]
+        columns = {prop.name: np.empty(element.count, prop.type) for prop in wanted}
+        every = {**columns, **given}
+        dtype = np.dtype([(prop.name, self.order + prop.type) for prop in element.properties])
+        for start in range(0, element.count, BLOCK):
+            block = self._rows(dtype, min(BLOCK, element.count - start))
+            for name, column in every.items():
+                column[start : start + BLOCK] = block[name]
+        return columns
+
+    def _rows(self, dtype: np.dtype, count: int) -> np.ndarray:
+        if self.data:
+            self.offset += count * dtype.itemsize
+            return np.frombuffer(self.data, dtype, count, self.offset - count * dtype.itemsize)
+        data = self.stream.read(count * dtype.itemsize)
+        self._left -= len(data)
+        if len(data) < count * dtype.itemsize:
+            raise InvalidFile(f"{self.path}: became shorter while it was read; {REMEDY}")
+        return np.frombuffer(data, dtype, count)
+
+    def _read_lists(self, element: Element) -> dict[str, np.ndarray]:
+        if not self.data:
+            self.data = self.stream.read()
         if not element.count:
             return {prop.name: np.empty(0, self.order + prop.type) for prop in element.properties}
-        lengths = self._row_lengths(element, self.offset)[0] if element.has_lists else {}
+        lengths = self._row_lengths(element, self.offset)[0]
         fields: list[tuple] = []
         for prop in element.properties:
             if prop.length:
@@ -76,7 +125,7 @@ class BinaryRows:
             else:
                 fields.append((prop.name, self.order + prop.type))
         dtype = np.dtype(fields)
-        if element.count * dtype.itemsize <= left:
+        if element.count * dtype.itemsize <= self.left:
             rows = np.frombuffer(self.data, dtype, element.count, self.offset)
             if all((rows[f"{name} length"] == length).all() for name, length in lengths.items()):
                 self.offset += rows.nbytes
@@ -126,7 +175,7 @@ class BinaryRows:
         return lengths, offset
 
     def check_end(self, last: Element) -> None:
-        left = len(self.data) - self.offset
+        left = self.left
         if left >= max(last.smallest_row(), 3):  # a line end or a stray byte is no row
             raise InvalidFile(
                 f"{self.path}: {left:,} bytes follow the {last.count:,} {last.name} rows that the PLY header "
@@ -144,10 +193,25 @@ class TextRows:
         self.path, self.next = path, 0
         self.lines = [(number, line) for number, line in numbered if line.strip()]
 
-    def read(self, element: Element) -> dict[str, np.ndarray]:
+    def check(self, element: Element) -> None:
+        """Raise InvalidFile unless there are so many lines."""
+        left = len(self.lines) - self.next
+        if left < element.count:
+            raise _count(self.path, element, f"{element.count:,} lines", f"{left:,} lines of data for them")
+
+    def read(
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
+
+        Without `others` those are all that is kept.
+        """
+        self.check(element)
+        columns = self._read(element)
+        return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
+
+    def _read(self, element: Element) -> dict[str, np.ndarray]:
         lines = self.lines[self.next : self.next + element.count]
-        if len(lines) < element.count:
-            raise _count(self.path, element, f"{element.count:,} lines", f"{len(lines):,} lines of data for them")
         self.next += element.count
         if not element.count:
             return {prop.name: np.empty(0, prop.type) for prop in element.properties}
@@ -184,6 +248,13 @@ class TextRows:
                 f"{self.path}: {left:,} lines follow the {last.count:,} {last.name} rows that the PLY header "
                 "declares; the count is wrong or the file is corrupt, correct the count or export it again"
             )
+
+
+def _taken(into: Mapping[str, np.ndarray] | None, name: str, column: np.ndarray) -> bool:
+    if into is None or name not in into:
+        return False
+    into[name][:] = column
+    return True
 
 
 def _as_arrays(element: Element, columns: dict[str, list]) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
 from deepgmr.extras import extra
+from deepgmr.geometry.voxels import blocks, scattered
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
@@ -19,6 +21,8 @@ SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a c
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
+_PLENTY, _FEW = 1 << 18, 1 << 12  # points that are enough, and too few, to tell how far neighbours are apart ...
+_PATCH = 32  # ... in cells of so many steps
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,
@@ -35,7 +39,7 @@ _UNITS = {  # the unit with the larger numbers first
 def as_points(
     cloud: Any, *, name: str = "cloud", minimum: int = 3, drop_invalid: bool = False, seed: int = 0
 ) -> np.ndarray:
-    """The points of a cloud as a float64 array (N, 3), checked.
+    """The points of a cloud as an array (N, 3), checked: float32 where it came so, float64 from anything else.
 
     Takes a NumPy array (plain, or structured with the fields x, y, z), a torch tensor, nested lists, an Open3D point
     cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
@@ -44,7 +48,7 @@ def as_points(
     Raises `InvalidCloud`, naming `name` and, where that is one of `ROLES`, with it as its `role`, for anything but
     numbers of shape (N, 3), for fewer than `minimum` points, for coordinates that are not finite (unless
     `drop_invalid`, which removes those points), for coordinates whose square overflows or underflows, and for points
-    that are all equal.
+    that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
     """
     array = _extract(cloud, name, seed)
     if array.dtype.names is not None:
@@ -53,24 +57,25 @@ def as_points(
         raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 3:
         raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
-    points = np.ascontiguousarray(array, dtype=np.float64)
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.all():
-        bad = int((~finite).sum())
+    kept = array.dtype in (np.float32, np.float64) and array.dtype.isnative
+    points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
+    if not math.isfinite(_largest(points)):
+        usable = [np.isfinite(points[rows]).all(axis=1) for rows in blocks(len(points))]
+        bad = len(points) - sum(int(part.sum()) for part in usable)
         if not drop_invalid:
             raise _refused(
                 name,
                 f"{bad} of {len(points)} points have NaN or infinite coordinates; "
                 "clean the cloud, or pass drop_invalid=True (--drop-invalid) to leave them out",
             )
-        points = points[finite]
+        points = points[np.concatenate(usable)]
     if len(points) < minimum:
         raise _refused(name, f"{len(points)} usable points; registration needs at least {minimum}")
-    if np.abs(points).max() > _LARGEST:
-        raise _refused(name, f"a coordinate of {np.abs(points).max():.3g} overflows; check the units")
-    if (points == points[0]).all():
+    if (largest := _largest(points)) > _LARGEST:
+        raise _refused(name, f"a coordinate of {largest:.3g} overflows; check the units")
+    if not any((points[rows] != points[0]).any() for rows in blocks(len(points))):
         raise _refused(name, f"all {len(points)} points are equal; there is no shape to register")
-    if np.abs(points - points[0]).max() < _SMALLEST:
+    if not any((np.abs(block - points[0]) >= _SMALLEST).any() for block in _doubles(points)):
         raise _refused(name, f"the points differ by less than {_SMALLEST:.0e}; check the units")
     return points
 
@@ -104,24 +109,48 @@ def _likely_units(factor: float) -> str:
     return f" ({' or '.join(near)}?)" if near else ""
 
 
-def coarse_step(points: np.ndarray, radius: float) -> float | None:
+def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | None:
     """The step of the coordinates (N, 3), where they are float32's and too coarse for the cloud; otherwise none.
 
-    `radius` is the median distance of the points from their middle.
+    `radius` is the median distance of the points from their middle, `largest` the largest coordinate of those that do
+    not lie far outside.
     Told from the numbers, since a file or a cast to float64 hides what they were stored in.
     """
-    largest = float(np.abs(points).max())
     if largest > float(np.finfo(np.float32).max):
         return None
     step = float(np.spacing(np.float32(largest)))
-    if step < _FINE * radius or (points != points.astype(np.float32)).any() or not (points % (2 * step)).any():
+    if step < _FINE * radius or (
+        points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points))
+    ):
+        return None
+    if not any((block % (2 * step)).any() for block in _doubles(points)):
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
     if step > _COARSE * radius:
         return step
-    places = np.unique(points, axis=0)
+    places = np.unique(_patches(points, _PATCH * step), axis=0)
     sample = places[:: max(1, len(places) // 1000)]
     return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
+
+
+def _patches(points: np.ndarray, size: float) -> np.ndarray:
+    """Points (N, 3), of many only those in some cells of a size, all that lie there: neighbours keep theirs."""
+    if len(points) <= _PLENTY:
+        return points
+    limit = np.uint64(_PLENTY / len(points) * 2**64)
+    cells = (np.floor(block / size).astype(np.int64) for block in _doubles(points))
+    taken = np.concatenate([scattered(np.ascontiguousarray(cell.T)) < limit for cell in cells])
+    return points[taken] if np.count_nonzero(taken) > _FEW else points
+
+
+def _largest(points: np.ndarray) -> float:
+    """The largest coordinate, of either sign; not a finite number if one of them is none."""
+    return max(float(points.max()), -float(points.min())) if len(points) else 0.0
+
+
+def _doubles(points: np.ndarray) -> Iterator[np.ndarray]:
+    """The points (N, 3) a block at a time, (B, 3) float64."""
+    return (points[rows].astype(np.float64, copy=False) for rows in blocks(len(points)))
 
 
 def _refused(name: str, what: str) -> InvalidCloud:

@@ -20,9 +20,11 @@ from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.patches import FEATURES, MEMBERS, REACH, SCALES
 from deepgmr.pipeline.clouds import coarse_step
+from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
 _KEPT = 16  # levels that a prepared scan holds on to
+MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
 
@@ -135,28 +137,21 @@ class Scan:
     settings: ScanSettings
     _levels: dict[tuple[int | None, float], Level] = field(default_factory=dict, repr=False)
     _counts: dict[int, int] = field(default_factory=dict, repr=False)
+    _octaves: dict[int, Heaps] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, points: np.ndarray, settings: ScanSettings | None = None) -> Scan:
-        """Prepare checked points (N, 3) float64; see `deepgmr.pipeline.clouds.as_points`."""
+        """Prepare checked points (N, 3) float32 or float64; see `deepgmr.pipeline.clouds.as_points`."""
         settings = settings or ScanSettings()
-        middle, centred, distance = _about_the_middle(points)
-        far = _far(distance, settings)
-        if far.any():
-            middle, centred, distance = _about_the_middle(points[~far])
-        heaps = Heaps.of(centred, _power(float(distance.max())))
-        mean = heaps.sums.sum(axis=0) * (heaps.step / len(heaps))
-        heaps = Heaps(heaps.sums - np.rint(mean / heaps.step).astype(np.int64), heaps.counts, heaps.step)
-        radius = float(np.median(distance)) or float(distance.max())
-        size = 2 * math.sqrt(max(_mean_of_squares(distance) - float(mean @ mean), 0.0))
+        frame = Frame.of(points, settings)
         return cls(
-            origin=middle + mean,
-            size=size,
-            radius=radius,
-            heaps=_finest(heaps, size, settings),
-            total=len(centred),
-            far=int(far.sum()),
-            coarse=coarse_step(points, radius),
+            origin=frame.origin,
+            size=frame.size,
+            radius=frame.radius,
+            heaps=frame.heaps,
+            total=frame.total,
+            far=frame.far,
+            coarse=coarse_step(points, frame.radius, frame.reach),
             settings=settings,
         )
 
@@ -165,7 +160,7 @@ class Scan:
         key = step, scale
         level = self._levels.get(key)
         if level is None:
-            heaps = self.heaps if step is None else self.heaps.gathered(size_of(step))
+            heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
             level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
             for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
                 self._levels.pop(old, None)
@@ -186,8 +181,21 @@ class Scan:
     def count(self, step: int) -> int:
         """How many components the level on a rung has."""
         if step not in self._counts:
-            self._counts[step] = self.heaps.count(size_of(step))
+            self._counts[step] = self._under(step).count(size_of(step))
         return self._counts[step]
+
+    def _under(self, step: int) -> Heaps:
+        """The heaps that a level is gathered from: of very many, those of cells a quarter to an eighth as long.
+
+        Cells twice as long hold whole cells, so each octave is made of the one under it and is what the points would give.
+        """
+        lowest = rung(self.size / math.sqrt(len(self.heaps))) // RUNGS
+        octave = step // RUNGS - 2
+        if len(self.heaps) <= MANY or octave <= lowest:
+            return self.heaps
+        if octave not in self._octaves:
+            self._octaves[octave] = self._under(step - RUNGS).gathered(size_of(RUNGS * octave))
+        return self._octaves[octave]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,60 +270,3 @@ def fingerprint(settings: ScanSettings) -> str:
         "scan": asdict(settings),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _about_the_middle(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The median point (3,), the points (N, 3) about it, and their distances (N,) from it."""
-    middle = np.median(points, axis=0)
-    centred = points - middle
-    return middle, centred, np.sqrt(np.einsum("ij,ij->i", centred, centred))
-
-
-def _far(distance: np.ndarray, settings: ScanSettings) -> np.ndarray:
-    """Which points lie so far outside that they would set the scale of everything.
-
-    What a scanner sees at the end of a street is nearer than ten times the radius that holds nine tenths of the points;
-    a reflection of the sun is not.
-    """
-    radius = np.quantile(distance, settings.inner)
-    return distance > settings.far * radius if radius > 0 else np.zeros(len(distance), dtype=bool)
-
-
-def _finest(heaps: Heaps, size: float, settings: ScanSettings) -> Heaps:
-    """One heap for every place, or, of a larger cloud, those of the finest voxels that leave at most `settings.finest`.
-
-    How many voxels a cloud fills nobody knows beforehand: a corridor fills a hundredth of those of a room of its size.
-    """
-    least = rung(heaps.finest_size)
-    if len(heaps) <= settings.finest:
-        return heaps.gathered(size_of(least))
-    step = max(least, rung(size / math.sqrt(settings.finest)))
-    fits: dict[int, Heaps] = {}
-    while True:
-        gathered = heaps.gathered(size_of(step))
-        octaves = math.log2(len(gathered) / settings.finest)  # of components; a surface has two of them a halving
-        if len(gathered) > settings.finest:
-            if fits:  # one rung too fine
-                return fits[min(fits)]
-            step += max(1, math.ceil(RUNGS / 2 * octaves))
-            continue
-        fits[step] = gathered
-        finer = max(least, step + min(-1, math.ceil(RUNGS / 2 * octaves)))
-        if octaves > -1 or finer == step:
-            return gathered
-        step = finer
-
-
-def _mean_of_squares(distance: np.ndarray) -> float:
-    """The mean of the squares, whatever their order: a sum of integers."""
-    largest = float(distance.max())
-    bits = 62 - max(len(distance), 2).bit_length()
-    return math.ldexp(float(np.rint(np.ldexp((distance / largest) ** 2, bits)).astype(np.int64).sum()), -bits) * (
-        largest**2 / len(distance)
-    )
-
-
-def _power(value: float) -> float:
-    """The least power of two that is no smaller."""
-    mantissa, exponent = math.frexp(value)
-    return math.ldexp(1.0, exponent - (mantissa == 0.5))

@@ -9,6 +9,7 @@ import pytest
 
 from deepgmr.datasets.suites.named import read_named
 from deepgmr.errors import InvalidConfig
+from deepgmr.evaluation.running import evaluate
 from deepgmr.geometry.transform import is_rigid
 
 
@@ -44,3 +45,20 @@ def test_a_file_of_that_name_is_read_instead(tmp_path: Path, monkeypatch: pytest
 def test_words_that_mean_nothing_are_named(words: str) -> None:
     with pytest.raises(InvalidConfig, match="halls#"):
         read_named(f"halls#{words}")
+
+
+def test_ambiguous_pairs_are_marked_and_apart() -> None:
+    suite = read_named("warehouses#12pairs-1k-bays8")
+    marked = [name.endswith("_ambiguous") for name in suite.names]
+    assert any(marked) and not all(marked)
+    assert [group == "warehouses ambiguous" for group in suite.groups] == marked
+    assert not any(name.endswith("_ambiguous") for name in read_named("warehouses#6pairs-plain-bays8").names)
+    tables = evaluate([suite.thinned(12)], [])
+    assert tables[0].summary()[0]["warehouses ambiguous"] == 0.0
+
+
+def test_models_are_judged_up_to_symmetry() -> None:
+    suite = read_named("views#2pairs-500")
+    assert suite.kind == "modelnet" and suite.shapes is not None and suite.tolerance_degrees is None
+    table = evaluate([suite], [])[0]
+    assert table.has_shapes and table.summary()[0]["ADD-S@.05"] is not None

@@ -94,3 +94,4 @@ def test_lidar_reads_as_scans_do(shared: Path) -> None:
     suite = read_named(shared / "lidar")
     assert len(suite) == 25 and set(suite.groups) == {"lidar"} and suite.kind == "scans"
     assert suite.tolerance_degrees is not None and set(suite.tolerance_degrees) == {5.0}
+    assert suite.tolerance_translation is not None and set(suite.tolerance_translation) == {2.0}

@@ -7,11 +7,10 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from deepgmr.datasets.worlds import scenes
 from deepgmr.datasets.worlds.layouts import rooms, streets, tabletops
 from deepgmr.datasets.worlds.scenes import KINDS, scene_pairs
 from deepgmr.datasets.worlds.sections import Draw
-from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Scene, View, determined
+from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Scene, View, determined, seen_by
 from deepgmr.errors import InvalidConfig
 
 
@@ -233,8 +232,8 @@ def test_a_scan_from_far_behind_something_is_hidden_by_it() -> None:
     scan = front.scan(slab, 500, np.random.default_rng(0))
     turned = np.diag([-1.0, 1, 1]) @ front.rotation @ np.diag([-1.0, 1, 1])
     behind = view(position=np.array([3.0, 0, 0]), rotation=turned)
-    assert scenes._shared(slab, [front], scan.world).mean() > 0.98
-    assert scenes._shared(slab, [behind], scan.world).mean() == 0
+    assert seen_by(slab, [front], scan.world).mean() > 0.98
+    assert seen_by(slab, [behind], scan.world).mean() == 0
 
 
 @pytest.mark.parametrize(

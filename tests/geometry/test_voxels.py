@@ -181,3 +181,52 @@ def test_places_fit_their_keys_a_million_cells_either_way() -> None:
     heaps = Heaps.of(corners[::-1], 1.0).gathered(1 / voxels._HALF)
     np.testing.assert_allclose(heaps.means, corners, rtol=1e-12)
     assert 3 * voxels._CELLS <= 63 and 2 * voxels._HALF == 1 << voxels._CELLS
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(seeds, st.integers(-24, 8), st.integers(0, 12))
+def test_a_table_gathers_what_sorting_does(seed: int, step: int, coarser: int) -> None:
+    single = Heaps.of(cloud(seed), EXTENT)
+    sorted_, fine = single.gathered(size_of(step)), single.gathered(size_of(step)).gathered(size_of(step + coarser))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voxels, "SORTED", 0)
+        patch.setattr(voxels, "BLOCK", 37)
+        tabled = single.gathered(size_of(step))
+        again = tabled.gathered(size_of(step + coarser))
+    for a, b in ((sorted_, tabled), (fine, again)):
+        assert a.sums.tobytes() == b.sums.tobytes() and a.counts.tobytes() == b.counts.tobytes()
+        assert a.count(size_of(step + coarser)) == b.count(size_of(step + coarser))
+
+
+@settings(max_examples=30)
+@given(seeds, st.integers(1, 300))
+def test_sums_in_a_table_are_those_of_whole_numbers(seed: int, most: int) -> None:
+    """Python's own integers, keys that crowd one another, a table that is exactly as full as it may be."""
+    rng = np.random.default_rng(seed)
+    known = rng.choice(np.array([0, 1, 2, 3, 1 << 21, 1 << 42, 1 << 62]), 4 * most) + rng.integers(0, 50, 4 * most)
+    known = np.unique(known)[:most]
+    cells = voxels.Cells(1.0, 1.0, most)
+    expected: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for _ in range(3):
+        keys = rng.choice(known, 200)
+        sums, counts = rng.integers(-(2**50), 2**50, (3, 200)), rng.integers(1, 9, 200)
+        cells.add(keys, sums, counts)
+        for key, *row in zip(keys.tolist(), *sums.tolist(), counts.tolist(), strict=True):
+            expected[key] = [a + b for a, b in zip(expected[key], row, strict=True)]
+    heaps = cells.heaps()
+    assert cells.occupied == len(heaps) == len(expected)
+    rows = [expected[key] for key in sorted(expected)]
+    assert np.column_stack([heaps.sums, heaps.counts]).tolist() == rows
+
+
+def test_scattered_numbers_are_even_and_tell_lattices_apart() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(32)] * 3), axis=0).reshape(3, -1)
+    for triples in (grid, grid.astype(np.float64), np.float32(0.01) * grid.astype(np.float64) + 1e5):
+        numbers = voxels.scattered(np.ascontiguousarray(triples))
+        assert len(np.unique(numbers)) == grid.shape[1]
+        for bits in (numbers >> np.uint64(59), numbers & np.uint64(31)):
+            filled = np.bincount(bits.astype(int), minlength=32)
+            np.testing.assert_allclose(filled, grid.shape[1] / 32, rtol=0.25)

@@ -12,6 +12,7 @@ from problems_pipeline import SETTINGS, level, levels, motion, shape
 from scipy.spatial import cKDTree
 
 from deepgmr.networks.patches import nodes_of
+from deepgmr.pipeline import scan as scans
 from deepgmr.pipeline.scan import Pair, Scan, fingerprint
 from deepgmr.pipeline.settings import ScanSettings, Settings
 
@@ -130,6 +131,21 @@ def test_points_given_more_than_once_count_as_one_place(copies: int) -> None:
     for step in (None, once.rung_for(200)):
         np.testing.assert_allclose(often.level(step, 1.0).points, once.level(step, 1.0).points, atol=1e-9)
     assert often.rung_for(1000) is None
+
+
+def test_coarse_levels_of_very_many_heaps_are_made_of_less_coarse_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = shape(8, 30_000)
+    direct = Scan.of(points)
+    monkeypatch.setattr(scans, "MANY", 1000)
+    staged = Scan.of(np.random.default_rng(0).permutation(points))
+    for step in range(-24, 1):
+        a, b = (scan.level(step, 1.0) for scan in (direct, staged))
+        assert staged.count(step) == len(b)
+        if step % 4 == 0:  # whole octaves hold one another
+            np.testing.assert_array_equal(a.points, b.points)
+        assert len(b) == pytest.approx(len(a), rel=0.06, abs=3)
+    steps = [staged.rung_for(count) for count in (100, 700, 3000)]
+    assert steps == [direct.rung_for(count) for count in (100, 700, 3000)]
 
 
 def test_a_pair_is_measured_by_its_larger_cloud() -> None:

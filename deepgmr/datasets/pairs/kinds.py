@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepgmr import metrics
 from deepgmr.datasets.pairs.batch import PairBatch
+from deepgmr.datasets.pairs.pool import mixed_generator
 from deepgmr.datasets.pairs.protocols import (
     PROTOCOLS,
     Crop,
@@ -23,6 +24,8 @@ from deepgmr.datasets.pairs.protocols import (
     Thin,
     make_pairs,
 )
+from deepgmr.datasets.worlds.catalogue import WORLDS
+from deepgmr.datasets.worlds.planned import Planned
 from deepgmr.datasets.worlds.scenes import scene_pairs
 from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.errors import InvalidConfig
@@ -94,17 +97,60 @@ SHAPES: dict[str, tuple[Step, ...]] = {
 }
 SCENES = ("room", "street", "tabletop")
 KINDS = (*SHAPES, *SCENES, "unrelated", "twice")
+# Beside those, and drawn apart from them: the suites recrop70 and recrop50 on procedural shapes, and the worlds.
+RECROPS = ("recrop70", "recrop50")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of pair from a world: with which options, and with how many points, drawn evenly on a logarithmic scale."""
+
+    world: str
+    points: tuple[int, int]
+    options: Mapping[str, float] = field(default_factory=dict)
+    drawn: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # options drawn as points are
+
+    def plan(self, rng: np.random.Generator) -> tuple[Planned, int]:
+        """A pair, and how many points its clouds should have."""
+        low, high = np.log(self.points)
+        count = round(float(np.exp(rng.uniform(low, high))))
+        options = {name: float(np.exp(rng.uniform(*np.log(ends)))) for name, ends in self.drawn.items()}
+        return WORLDS[self.world].plan(rng, **self.options, **options), count
+
+
+PLACES: dict[str, Place] = {
+    "hall": Place("halls", (20_000, 500_000), drawn={"scale": (1.0, 16.0)}),
+    "floor": Place("floors", (20_000, 200_000), drawn={"rooms": (3.0, 12.0)}),
+    "warehouse": Place("warehouses", (20_000, 200_000), {"ambiguous": 0.0}, drawn={"bays": (8.0, 20.0)}),
+    "shelves": Place("warehouses", (20_000, 200_000), {"ambiguous": 1.0}),  # of which nobody can be sure
+    "drive": Place("streets", (10_000, 75_000)),
+    "drive 32": Place("streets", (10_000, 40_000), {"beams": 32, "far": 30.0}),
+    "drive 16": Place("streets", (8_000, 20_000), {"beams": 16, "near": 5.0, "far": 20.0}),
+    "fragments": Place("fragments", (10_000, 150_000), {"low": 0.3, "high": 0.8}),
+    "fragments low": Place("fragments", (10_000, 150_000), {"low": 0.1, "high": 0.3}),
+    "forest": Place("forests", (20_000, 200_000), drawn={"size": (20.0, 80.0)}),
+    "cave": Place("caves", (20_000, 200_000), drawn={"length": (20.0, 100.0)}),
+    "part": Place("parts", (4_000, 100_000), drawn={"parts": (4.0, 12.0)}),
+    "view": Place("views", (1_000, 50_000)),
+}
+MORE_KINDS = (*RECROPS, *PLACES)
 _TOLD = {"crop70_45": 80.0}  # degrees
 
 
 def cases(count: int, seed: int, *, kinds: Sequence[str] = KINDS) -> Iterator[Case]:
-    """`count` pairs of each kind, the same for the same seed (of "twice" a quarter as many).
+    """`count` pairs of each kind, of `KINDS` or `MORE_KINDS`, the same for the same seed (of "twice" a quarter as many).
 
     Raises `InvalidConfig` for an unknown kind.
     """
     for kind in kinds:
+        if kind in PLACES:
+            yield from _places(kind, count, seed)
+            continue
+        if kind in RECROPS:
+            yield from _shapes(kind, count, mixed_generator(seed, *kind.encode()))
+            continue
         if kind not in KINDS:
-            raise InvalidConfig(f"unknown kind of pair `{kind}`; the kinds are {', '.join(KINDS)}")
+            raise InvalidConfig(f"unknown kind of pair `{kind}`; the kinds are {', '.join((*KINDS, *MORE_KINDS))}")
         generator = torch.Generator().manual_seed(1000 * seed + KINDS.index(kind))
         if kind in SHAPES:
             yield from _shapes(kind, count, generator)
@@ -119,11 +165,19 @@ def cases(count: int, seed: int, *, kinds: Sequence[str] = KINDS) -> Iterator[Ca
 
 def _shapes(kind: str, count: int, generator: torch.Generator) -> Iterator[Case]:
     shapes, normals = sample_shapes(count, _POINTS, generator=generator)
-    pairs = make_pairs(shapes, SHAPES[kind], generator=generator, normals=normals)
+    steps = PROTOCOLS[kind] if kind in RECROPS else SHAPES[kind]
+    pairs = make_pairs(shapes, steps, generator=generator, normals=normals)
     assert pairs.source_from_parent is not None
     for i in range(count):
         judge = up_to_symmetry(pairs.source_from_parent[i].apply(shapes[i]), pairs.target_from_source[i])
         yield Case(kind, pairs.source[i], pairs.target[i], judge, _TOLD.get(kind))
+
+
+def _places(kind: str, count: int, seed: int) -> Iterator[Case]:
+    for i in range(count):
+        plan, points = PLACES[kind].plan(np.random.default_rng([seed, i, *kind.encode()]))
+        source, target = (torch.from_numpy(cloud) for cloud in plan.clouds(points))
+        yield Case(kind, source, target, judge_of(plan, source))
 
 
 def _unrelated(count: int, generator: torch.Generator) -> Iterator[Case]:
@@ -156,15 +210,25 @@ def up_to_symmetry(shape: Tensor, truth: RigidTransform) -> Judge:
     return lambda matrix: bool(tree.query(_motion(matrix).apply(sample).numpy())[0].mean() < 0.05)
 
 
-def within_tolerance(cloud: Tensor, truth: RigidTransform) -> Judge:
-    """Within 5 degrees, and the centroid of the cloud (N, 3) within a tenth of its size."""
+def judge_of(plan: Planned, source: Tensor) -> Judge:
+    """What the plan of a pair says of an answer, to a source (N, 3) that was drawn from it."""
+    truth = _motion(plan.target_from_source)
+    if plan.shape is not None:
+        return up_to_symmetry(torch.from_numpy(plan.shape), truth)
+    return within_tolerance(source, truth, degrees=plan.degrees, metres=plan.metres)
+
+
+def within_tolerance(
+    cloud: Tensor, truth: RigidTransform, *, degrees: float = 5.0, metres: float | None = None
+) -> Judge:
+    """Within so many degrees, and the centroid of the cloud (N, 3) within so many metres, or a tenth of its size."""
     cloud, truth = cloud.double(), truth.to(torch.float64)
     centre = cloud.mean(0)
-    limit = 0.1 * (cloud - centre).square().sum(-1).mean().sqrt()
+    limit = 0.1 * (cloud - centre).square().sum(-1).mean().sqrt() if metres is None else metres
 
     def judge(matrix: np.ndarray) -> bool:
         found = _motion(matrix)
-        turned = metrics.rotation_error(found, truth) < np.radians(5)
+        turned = metrics.rotation_error(found, truth) < np.radians(degrees)
         return bool(turned & (metrics.displacement(centre, found, truth) < limit))
 
     return judge

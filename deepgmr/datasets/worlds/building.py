@@ -54,12 +54,12 @@ class Builder:
         self.centres: list[Floats] = []
         self.roughs: list[Floats] = []
 
-    def add(self, kind: Any, linear: Floats, centre: Floats, rough: float = 0.0) -> None:
+    def add(self, kind: Any, linear: Floats, centre: Floats, rough: Any = 0.0) -> None:
         count = len(centre)
         self.kinds.append(np.broadcast_to(np.asarray(kind, np.int8), (count,)))
         self.linears.append(np.asarray(linear, np.float32))
         self.centres.append(np.asarray(centre, np.float32))
-        self.roughs.append(np.full(count, rough, np.float32))
+        self.roughs.append(np.broadcast_to(np.asarray(rough, np.float32), (count,)))
 
     def boxes(self, centre: Any, half: Any, yaw: Any = 0.0, *, kind: Any = BOX, rough: float = 0.0) -> None:
         """Upright primitives: centres (n, 3), half-sizes (n, 3), turned by `yaw` (n,)."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepgmr.datasets.worlds.drives import street_pair
+from deepgmr.datasets.worlds.fragments import fragment_pair
 from deepgmr.datasets.worlds.halls import hall
 from deepgmr.datasets.worlds.interiors import floor, warehouse
+from deepgmr.datasets.worlds.models import part_pair, view_pair
 from deepgmr.datasets.worlds.nature import cave, forest
 from deepgmr.datasets.worlds.planned import Planned
 
@@ -31,6 +33,13 @@ WORLDS: dict[str, World] = {
         warehouse, numbers={"bays": "bays"}, words={"plain": {"ambiguous": 0}, "ambiguous": {"ambiguous": 1}}
     ),
     "streets": World(street_pair, numbers={"beams": "beams", "near": "near", "far": "far"}),
+    "fragments": World(
+        fragment_pair,
+        numbers={"frames": "frames"},
+        words={"low": {"low": 0.1, "high": 0.3}, "high": {"low": 0.3, "high": 0.8}},
+    ),
     "forests": World(forest, numbers={"size": "size"}),
     "caves": World(cave, numbers={"length": "length"}),
+    "parts": World(part_pair, numbers={"parts": "parts"}),
+    "views": World(view_pair),
 }

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepgmr.datasets.worlds.building import Builder
+from deepgmr.datasets.worlds.building import TRAFFIC, Builder, draw_pieces, place
 from deepgmr.datasets.worlds.layouts import streets
 from deepgmr.datasets.worlds.planned import Planned, any_pose, inverse
 from deepgmr.datasets.worlds.sections import Draw, Floats, about
-from deepgmr.datasets.worlds.sensors import Scene, View, determined
+from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Scene, View, determined
 from deepgmr.errors import InvalidConfig
 
 ELEVATIONS = {16: (-15.0, 15.0), 32: (-30.7, 10.7), 64: (-24.9, 2.0)}  # degrees, of common sensors by their beams
@@ -89,25 +89,58 @@ def drive(
 
 
 def street_scene(rng: np.random.Generator) -> Scene:
-    """A street along x with cars, trees, poles and houses; half of the time another one crosses it."""
+    """A street along x with cars, trees, poles and houses; half of the time another one crosses it, and half of the
+    time most houses make way for trees and bushes."""
     draw = Draw(torch.Generator().manual_seed(int(rng.integers(2**62))))
+    b, crossing = Builder(), rng.uniform(-30, 30) if rng.random() < 0.5 else None
+    _street(b, streets(1, rng, draw)[0], np.eye(3), np.zeros(3), crossing)
+    if crossing is not None:
+        quarter = about(2, np.array([np.pi / 2]))[0]
+        _street(b, streets(1, rng, draw)[0], quarter, np.array([crossing, 0, 0]), 0.0)
     if rng.random() < 0.5:
-        return streets(1, rng, draw)[0]
-    b, crossing = Builder(), rng.uniform(-30, 30)
-    for street, turn, axis in zip(streets(2, rng, draw), about(2, np.array([0, np.pi / 2])), (0, 1), strict=True):
-        linear, centre = turn @ street.linear, street.centre @ turn.T
-        if axis:
-            centre = centre + np.array([crossing, 0, 0])
-        along = np.abs(linear[:, axis]).sum(axis=1)
-        kept = np.abs(centre[:, axis] - (0 if axis else crossing)) > _STREET + along
-        for rough in np.unique(street.rough):
-            rows = kept & (street.rough == rough)
-            b.add(street.kind[rows], linear[rows], centre[rows], float(rough))
+        b = _open(b.scene(), rng)
+    return b.scene(ground=True)
+
+
+def _street(b: Builder, street: Scene, turn: Floats, shift: Floats, crossing: float | None) -> None:
+    """A street turned and moved; where another one crosses it at that place along it, it is left out."""
+    reach = np.abs(street.linear[:, 0]).sum(axis=1)
+    kept = np.ones(len(reach), bool) if crossing is None else np.abs(street.centre[:, 0] - crossing) > _STREET + reach
+    b.add(street.kind[kept], turn @ street.linear[kept], street.centre[kept] @ turn.T + shift, street.rough[kept])
+
+
+def _open(scene: Scene, rng: np.random.Generator) -> Builder:
+    """A street with only some of its houses, and greenery in their place."""
+    b = Builder()
+    house = (scene.kind == BOX) & (np.abs(scene.linear).sum(axis=2).max(axis=1) > 3) & (scene.rough == 0)
+    kept = ~house | (rng.random(len(house)) < rng.uniform(0.1, 0.6))
+    b.add(scene.kind[kept], scene.linear[kept], scene.centre[kept], scene.rough[kept])
+    trees = int(rng.integers(20, 80))
+    across = rng.choice([-1, 1], trees) * rng.uniform(7, 40, trees)
+    foot = np.column_stack([rng.uniform(-95, 95, trees), across, np.zeros(trees)])
+    trunk = np.column_stack([*[rng.uniform(0.08, 0.4, trees)] * 2, rng.uniform(0.8, 3, trees)])
+    high = np.array([0, 0, 1]) * trunk
+    b.boxes(foot + high, trunk, kind=CYLINDER)
+    b.boxes(foot + 2 * high, rng.uniform(0.6, 3, (trees, 3)), kind=BALL, rough=0.25)
+    bushes = foot + rng.normal(0, 3, foot.shape) * np.array([1.0, 1, 0])
+    b.boxes(bushes[np.abs(bushes[:, 1]) > 6], rng.uniform(0.4, 1.5, 3), kind=BALL, rough=0.15)
+    return b
+
+
+def _busy(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene with what happens to stand or drive on the road just now."""
+    b = Builder()
+    b.add(scene.kind, scene.linear, scene.centre, scene.rough)
+    draw = Draw(torch.Generator().manual_seed(int(rng.integers(2**62))))
+    for piece in draw_pieces(int(rng.integers(0, 10)), TRAFFIC, rng, draw):
+        place(b, piece, np.array([rng.uniform(-80, 80), rng.uniform(-6, 6), 0]), rng.normal(0, 0.2))
     return b.scene(ground=True)
 
 
 def street_pair(rng: np.random.Generator, *, beams: float = 64, near: float = 10, far: float = 40) -> Planned:
     """Two views of a street, `near` to `far` metres apart at any heading; the target in the frame of its sensor.
+
+    Cars and people on the road are others in each view.
 
     Up to as many points as one turn of the sensor brings (some 75,000 of 64 beams) clouds are drawn from one turn;
     larger ones are fused from more frames around it. Right within 5 degrees and 2 m. Raises `InvalidConfig` for
@@ -125,8 +158,9 @@ def street_pair(rng: np.random.Generator, *, beams: float = 64, near: float = 10
         turned = np.eye(4)
         turned[:3, :3] = about(2, rng.uniform(-np.pi, np.pi, 1))[0]
         here, there = way.poses[first] @ turned, way.poses[second]
-        scan = way.view(here).scan(way.scene, 4000, rng)
-        shared = way.view(there).sees(way.scene, scan.world)
+        then, now = _busy(way.scene, rng), _busy(way.scene, rng)
+        scan = way.view(here).scan(then, 4000, rng)
+        shared = way.view(there).sees(now, scan.world)
         if shared.mean() > 0.1 and determined(scan.normals[shared], _HELD):
             break
     else:
@@ -135,20 +169,20 @@ def street_pair(rng: np.random.Generator, *, beams: float = 64, near: float = 10
 
     def clouds(points: int) -> tuple[Floats, Floats]:
         again = np.random.default_rng(seed)
-        source = _turns(way, here, points, again) @ pose[:3, :3].T + pose[:3, 3]
-        return source.astype(np.float32), _turns(way, there, points, again).astype(np.float32)
+        source = _turns(way, then, here, points, again) @ pose[:3, :3].T + pose[:3, 3]
+        return source.astype(np.float32), _turns(way, now, there, points, again).astype(np.float32)
 
     truth = inverse(there) @ here @ inverse(pose)
     return Planned(truth, clouds, degrees=5.0, metres=2.0, overlap=float(shared.mean()))
 
 
-def _turns(way: Drive, pose: Floats, points: int, rng: np.random.Generator) -> Floats:
+def _turns(way: Drive, scene: Scene, pose: Floats, points: int, rng: np.random.Generator) -> Floats:
     """Points (points, 3) in the frame of a pose: a draw from one turn there, or from as many as it takes around it."""
     found, have, turn = [], 0, 0
     while have < points:
         at = pose.copy()
         at[0, 3] += _FUSED * ((turn + 1) // 2) * (-1) ** turn  # there, before it, after it, ...
-        cloud = way.view(at).scan(way.scene, _rays(way.sensor), rng).points + (at[:3, 3] - pose[:3, 3]) @ pose[:3, :3]
+        cloud = way.view(at).scan(scene, _rays(way.sensor), rng).points + (at[:3, 3] - pose[:3, 3]) @ pose[:3, :3]
         found.append(cloud.astype(np.float32))
         have, turn = have + len(cloud), turn + 1
     cloud = np.concatenate(found)

@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.worlds.layouts import rooms, streets, tabletops
 from deepgmr.datasets.worlds.objects import object_pairs
 from deepgmr.datasets.worlds.sections import Draw
-from deepgmr.datasets.worlds.sensors import Floats, Scan, ScanPair, Scene, View, determined
+from deepgmr.datasets.worlds.sensors import Scan, ScanPair, Scene, View, determined, seen_by
 from deepgmr.datasets.worlds.viewpoints import room_views, street_views, table_views
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform, random_rotations
@@ -101,12 +100,12 @@ def _scanned(
     step = max(points // 300, 1)
     for _ in range(12):
         others = _VIEWS[kind](scene, views[0], rng)
-        roughly = _shared(scene, others, first.world[::step])
+        roughly = seen_by(scene, others, first.world[::step])
         if not overlap[0] * 0.9 <= roughly.mean() <= min(overlap[1] * 1.05, 1):
             continue
         if not determined(first.normals[::step][roughly], _HELD[kind]):
             continue
-        share = float(_shared(scene, others, first.world).mean())
+        share = float(seen_by(scene, others, first.world).mean())
         second = _fused(scene, others, points, rng) if overlap[0] <= share <= overlap[1] else None
         if second is not None:
             here, there = views[0], others[0]
@@ -114,16 +113,6 @@ def _scanned(
             translation = there.rotation.T @ (here.position - there.position)
             return ScanPair(first.points, second.points, rotation, translation, share)
     return None
-
-
-def _shared(scene: Scene, views: list[View], world: Floats) -> NDArray[np.bool_]:
-    """Which points (n, 3) of the world some view sees."""
-    visible = np.zeros(len(world), bool)
-    for view in views:
-        rest = np.flatnonzero(~visible)
-        if len(rest):
-            visible[rest] = view.sees(scene, world[rest])
-    return visible
 
 
 def _fused(scene: Scene, views: list[View], points: int, rng: np.random.Generator) -> Scan | None:

@@ -242,6 +242,16 @@ class View:
         return visible
 
 
+def seen_by(scene: Scene, views: list[View], world: Floats) -> NDArray[np.bool_]:
+    """Which points (n, 3) of the world some view sees."""
+    visible = np.zeros(len(world), bool)
+    for view in views:
+        rest = np.flatnonzero(~visible)
+        if len(rest):
+            visible[rest] = view.sees(scene, world[rest])
+    return visible
+
+
 # -- pairs of scans ----------------------------------------------------------------------------------------------
 
 
