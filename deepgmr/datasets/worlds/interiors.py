@@ -141,9 +141,9 @@ def _loads(rng: np.random.Generator, bays: int, levels: int, deep: float, step: 
 
 
 def _stretches(scene: Scene, length: float, rng: np.random.Generator, *, degrees: float, metres: float) -> Planned:
-    """The low and the high share of a scene along x."""
-    seen = rng.uniform(0.6, 0.8)
-    low, high = length * (0.5 - seen), length * (seen - 0.5)
+    """A low share of a scene along x, and a high share of its own length."""
+    first, second = rng.uniform(0.65, 0.88, 2)
+    low, high = length * (0.5 - second), length * (first - 0.5)
     return two_parts(
         of_scene(scene),
         lambda p: p[:, 0] < high,
@@ -152,5 +152,5 @@ def _stretches(scene: Scene, length: float, rng: np.random.Generator, *, degrees
         noise=NOISE,
         degrees=degrees,
         metres=metres,
-        overlap=(2 * seen - 1) / seen,
+        overlap=float((first + second - 1) / first),
     )
