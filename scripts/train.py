@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from deepgmr.errors import DeepGMRError
-from deepgmr.training import PRESETS, TrainingProgress, read_config, train
+from deepgmr.training import PRESETS, TrainingProgress, described, read_config, train
 
 
 def main() -> int:
@@ -20,7 +20,9 @@ def main() -> int:
     what.add_argument("config", nargs="?", help="a TOML file")
     what.add_argument("--preset", choices=sorted(PRESETS))
     parser.add_argument("--start", metavar="NAME_OR_FILE", help="weights to start from; by default from scratch")
-    parser.add_argument("--data", help="folder of ModelNet40 in its official HDF5 layout; for `overlap`, of its scenes")
+    parser.add_argument(
+        "--data", help="ModelNet40 in its official HDF5 layout [default: procedural]; for `overlap`, its scenes"
+    )
     parser.add_argument("--out", required=True, help="folder for checkpoints, history and the weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="save and stop after so long")
@@ -33,6 +35,7 @@ def main() -> int:
         if given.start is not None:
             config = replace(config, start=given.start)
         with TrainingProgress(config.optimiser.steps) as progress:
+            progress.say(described(config, given.data, out=given.out, device=given.device))
             result = train(
                 config,
                 out=given.out,
@@ -44,6 +47,7 @@ def main() -> int:
                 tensorboard=given.tensorboard,
                 progress=progress,
                 announce=progress.say,
+                stage=progress.stage,
             )
     except DeepGMRError as error:
         print(f"error: {error}", file=sys.stderr)

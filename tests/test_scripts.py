@@ -21,7 +21,7 @@ def test_every_script_explains_itself(
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / name), run_name="__main__")
     assert stopped.value.code == 0
-    assert "usage" in capsys.readouterr().out
+    assert "usage" in capsys.readouterr().out.lower()
 
 
 def test_a_study_from_the_command_line_to_its_page(tmp_path: Path) -> None:

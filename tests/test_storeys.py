@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
-MATHEMATICS = ("errors", "plain", "extras", "threads", "geometry", "mixture", "divergence", "networks")
+MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
 PRODUCT = ("io", "pipeline")  # what `register` is
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
-WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli")  # makes and measures the product
+WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.

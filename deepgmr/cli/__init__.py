@@ -7,15 +7,15 @@ Whatever takes long to import is imported inside the command, after the files ha
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
 
-from deepgmr.cli import calibrate, evaluate, register, train, view
+from deepgmr.cli import calibrate, doctor, download, evaluate, register, train, view
 from deepgmr.cli.terminal import Version, run
 
 _SETTINGS: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -23,9 +23,8 @@ _SETTINGS: dict[str, Any] = {
 register_app = typer.Typer(**_SETTINGS)
 register_app.command()(register.command)
 app = typer.Typer(help="Register point clouds by matching Gaussian mixtures.", no_args_is_help=True, **_SETTINGS)
-_VERBS = {"register": register, "view": view, "evaluate": evaluate, "train": train, "calibrate": calibrate}
-for _verb, _room in _VERBS.items():
-    app.command(_verb)(_room.command)
+for _room in (register, view, evaluate, train, calibrate, download, doctor):
+    app.command(_room.__name__.rpartition(".")[2])(_room.command)
 
 
 @app.callback()
@@ -40,4 +39,12 @@ def register_main(arguments: list[str] | None = None) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The console script `deepgmr`; returns the exit code."""
-    return run(app, "deepgmr", arguments)
+    return run(app, "deepgmr", _with_dash(sys.argv[1:] if arguments is None else arguments))
+
+
+def _with_dash(words: list[str]) -> list[str]:
+    """`evaluate --json` without a file means `--json -`, as every other verb prints its JSON."""
+    if words[:1] != ["evaluate"]:
+        return words
+    ends = [i for i, word in enumerate(words) if word == "--json" and (words[i + 1 : i + 2] or ["--"])[0][:2] == "--"]
+    return [piece for i, word in enumerate(words) for piece in ([word, "-"] if i in ends else [word])]

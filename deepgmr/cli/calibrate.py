@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -28,9 +29,10 @@ def command(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs of each kind.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Fits, each on what the one before answers.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the card.")] = False,
 ) -> None:
     """Register procedural pairs, fit what ranks the candidates and says how sure, and write one bundle and its card."""
-    with answering("deepgmr calibrate"):
+    with answering("deepgmr calibrate", as_json=as_json):
         from deepgmr.pipeline.bundle import Bundle
         from deepgmr.training import calibration
 
@@ -40,4 +42,9 @@ def command(
         with progress_bar() as progress, redirect_stdout(sys.stderr):
             made = calibration.calibrate(start, pairs=pairs, seed=seed, rounds=rounds, command=said, progress=progress)
         calibration.write(out, made, name=name)
-        put(f"{path}\n{path.with_suffix('.md').read_text(encoding='utf-8')}")
+        card = path.with_suffix(".md")
+        if as_json:
+            told = {"bundle": str(path), "card": str(card), "provenance": dict(made.provenance)}
+            put(json.dumps(told, allow_nan=False) + "\n")
+        else:
+            put(f"{path}\n{card.read_text(encoding='utf-8')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,25 +11,31 @@ from typing import Annotated
 import typer
 
 from deepgmr.cli.terminal import answering, progress_bar, put
+from deepgmr.errors import InvalidConfig
 
 
 def command(
     suites: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="SUITE...",
-            help="Fixed-pair .h5 files, folders of scans, 3DMatch; #unseen, #3DLoMatch, #recrop70, ... select, "
-            "or worlds such as halls#s4-500k.",
+            metavar="[SUITE]...",
+            help="Fixed-pair .h5 files, folders of scans, of ModelNet40 (#noisy, #crop70_180, #recrop70, ...) or of 3DMatch "
+            "(#3DLoMatch, ...), worlds such as halls#s4-500k, or procedural#noisy.  [default: four small procedural ones]",
         ),
-    ],
+    ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", metavar="NAME", help="Repeatable: register:fast, ransac, a bundle, ... [default: register]"
+            "--method",
+            metavar="NAME|FILE",
+            help="Repeatable: register:fast, ransac, ..., or weights or a bundle by name or file.  [default: register]",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Write every number of every pair.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="OUT.json|-", help="Write every number of every pair; - prints it, not the tables."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many pairs of each suite.")] = None,
     max_rotation: Annotated[
@@ -36,23 +43,31 @@ def command(
     ] = None,
     points: Annotated[int | None, typer.Option("--points", min=3, help="Cut every cloud to so many points.")] = None,
 ) -> None:
-    """Print one table a suite: recall, errors and times of each method, under a row for doing nothing."""
-    with answering("deepgmr evaluate"):
+    """Print one table a suite: recall, errors and times of each method, under a row for doing nothing.
+
+    Distances are in the units of the suite (ModelNet and procedural shapes have radius 1), rotations in degrees.
+    """
+    printed = output == Path("-")
+    with answering("deepgmr evaluate", as_json=printed):
         from deepgmr import io as files
 
-        if output is not None:
+        if output is not None and not printed:
+            if output.suffix != ".json":
+                raise InvalidConfig(f"--json {output}: must end in .json, or be - to print it; it might be a suite")
             files.check_writable(output)
         from deepgmr import evaluation
+        from deepgmr.datasets.suites.made import SMALL
 
         with progress_bar() as progress, redirect_stdout(sys.stderr):
             tables = evaluation.evaluate(
-                suites,
+                suites or SMALL,
                 methods or ["register"],
                 limit=limit,
                 max_rotation_degrees=max_rotation,
                 points=points,
                 progress=progress,
             )
-        if output is not None:
+        if output is not None and not printed:
             evaluation.write_json(output, tables)
-        put(evaluation.to_text(tables) + "\n")
+        text = json.dumps(evaluation.to_result(tables), allow_nan=False) if printed else evaluation.to_text(tables)
+        put(text + "\n")

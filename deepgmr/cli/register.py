@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepgmr.cli import showing
-from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, progress_bar, put, say
+from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, paint, progress_bar, put, say
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ def command(
     transform: Annotated[
         Path | None, typer.Option("--transform", metavar="FILE", help="Write the 4x4 (.txt, .npy or .json).")
     ] = None,
+    deviations: Annotated[
+        Path | None,
+        typer.Option("--deviations", metavar="FILE", help="Write the moved source, coloured by how far off it is."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     initial: Annotated[
         Path | None, typer.Option("--initial", metavar="FILE", help="A 4x4 known to be near the answer.")
@@ -45,7 +50,13 @@ def command(
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="default, fast, thorough or paper.  [default: default]")
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="default, fast, thorough or paper.  [default: default]",
+            autocompletion=lambda: ["default", "fast", "thorough", "paper"],
+        ),
     ] = "default",
     config: Annotated[
         list[str] | None,
@@ -79,12 +90,12 @@ def command(
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
     XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extra deepgmr[las], LAS and LAZ.
     """
-    with answering("register"):
+    with answering("register", as_json=as_json):
         from deepgmr import io as files
         from deepgmr.io.disk import replacing
 
         start = time.perf_counter()
-        _check_paths(source, target, output, transform, trace, report, picture)
+        _check_paths(source, target, (output, deviations), (transform, trace, report, picture))
         showing.check(picture, view)
         if trust is not None and not 0.0 <= trust <= 1.0:
             raise InvalidInput(f"--trust must be a probability from 0 to 1, got {trust:g}")
@@ -92,13 +103,20 @@ def command(
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         prior = None if initial is None else files.read_transform(initial)
-        clouds = [files.read_cloud(path, seed=seed) for path in (source, target)]
+        clouds = []
+        with progress_bar() as progress:
+            for number, path in enumerate((source, target)):
+                progress(f"reading {path.name}", number / 2)
+                clouds.append(files.read_cloud(path, seed=seed))
         if output is not None:
             files.check_output(output, clouds[0])
+        if deviations is not None:
+            files.check_output(deviations, replace(clouds[0], triangles=None))
         if verbose:
             for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True):
                 say(f"{role}: {path}: {_described(cloud)}")
 
+        from deepgmr.cli import deviations as distances
         from deepgmr.pipeline.registrar import Registrar
         from deepgmr.pipeline.trace import Trace
 
@@ -129,6 +147,10 @@ def command(
                 say(f"note: {output.suffix} cannot hold {', '.join(lost)}; a .ply or .npz can hold more")
             if caveat := files.caveat(output, moved):
                 say(f"note: {caveat}")
+        measured = None
+        if deviations is not None:
+            moved = files.transformed(clouds[0], result.target_from_source)
+            measured = distances.written(deviations, moved, clouds[1])
         if transform is not None:
             files.write_transform(transform, result.target_from_source)
         if trace is not None:
@@ -158,12 +180,15 @@ def command(
                 role: {"path": str(path), "points": len(cloud)}
                 for role, path, cloud in zip(("source", "target"), (source, target), clouds, strict=True)
             }
-            put(json.dumps(result.to_dict() | ends | {"seconds": found - read}, allow_nan=False) + "\n")
+            more = {"seconds": found - read} | ({} if measured is None else {"deviations": measured})
+            put(json.dumps(result.to_dict() | ends | more, allow_nan=False) + "\n")
         else:
             for note in result.notes:
                 if note != result.sentence:
                     say(f"note: {note}")
             put(files.matrix_text(result.target_from_source) + verdict(result) + "\n")
+            if measured is not None:
+                put(distances.as_text(measured))
         raise typer.Exit(REGISTERED if result.trusted else NOT_TRUSTED)
 
 
@@ -210,17 +235,18 @@ def _change(config: str) -> dict[str, Any]:
     return {".".join(rooms): {last: found}} if rooms else {last: found}
 
 
-def _check_paths(source: Path, target: Path, output: Path | None, *written: Path | None) -> None:
-    """Every reason not to write is found before anything is computed."""
+def _check_paths(source: Path, target: Path, clouds: tuple[Path | None, ...], others: tuple[Path | None, ...]) -> None:
+    """Every reason not to write clouds or other files is found before anything is computed."""
     from deepgmr import io as files
 
-    places = [os.path.realpath(path) for path in (source, target, output, *written) if path is not None]
-    for path in (output, *written):
+    places = [os.path.realpath(path) for path in (source, target, *clouds, *others) if path is not None]
+    for path in (*clouds, *others):
         if path is not None and places.count(os.path.realpath(path)) > 1:
             raise InvalidInput(f"{path}: is named twice; the result would overwrite an input or the other result")
-    if output is not None:
-        files.check_output(output)
-    for path in written:
+    for path in clouds:
+        if path is not None:
+            files.check_output(path)
+    for path in others:
         if path is not None:
             files.check_writable(path)
 
@@ -234,7 +260,8 @@ def _described(cloud: CloudFile) -> str:
 def verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
-    return f"# {result.status.value}: {numbers}. {one_line(result.sentence)}"
+    status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)
+    return f"# {status}: {numbers}. {one_line(result.sentence)}"
 
 
 def _deviations(result: Registration) -> str:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepgmr.cli.terminal import progress_bar
 from deepgmr.errors import DeepGMRError, InvalidInput
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def run(parser: argparse.ArgumentParser, measure: Measure, arguments: list[str] 
             result = study.merged(results) if len(results) > 1 else results[0]
         else:
             check_writable(given.json)
-            result = measure(given, Watch(lambda found: write_result(given.json, found), _progress))
+            with progress_bar() as progress:
+                result = measure(given, Watch(lambda found: write_result(given.json, found), progress))
         if not given.read or len(given.read) > 1:
             write_result(given.json, result)
         print(study.markdown(result))
@@ -88,8 +90,3 @@ def limit_threads(threads: int) -> None:
 def listed(text: str) -> list[str]:
     """Words between commas."""
     return [word for word in text.split(",") if word]
-
-
-def _progress(label: str, done: float) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{100 * done:3.0f} % {label:60.60}\r", end="", file=sys.stderr, flush=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,14 +17,22 @@ from deepgmr.errors import InvalidConfig
 
 def command(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="In place of a file.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="In place of a file.",
+            autocompletion=lambda: ["deepgmr", "deepgmr-unseen", "paper", "overlap"],
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option("--start", metavar="NAME_OR_FILE", help="Weights to start from.  [default: from scratch]"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout; overlap: its scenes."),
+        typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout.  [default: procedural]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For checkpoints, history and weights.")] = ...,  # type: ignore[assignment]
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
@@ -33,9 +44,14 @@ def command(
     ] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...  [default: a GPU if any]")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write scalars and pictures too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object about what came out.")] = False,
 ) -> None:
-    """Train a network from a configuration or a preset; interrupted, it goes on with --resume."""
-    with answering("deepgmr train"):
+    """Train a network from a configuration or a preset; interrupted, it goes on with --resume.
+
+    Without --data it learns from procedural shapes, and nothing has to be downloaded; the network `overlap` always does
+    (there --data says where its scenes are kept). Presets: deepgmr, deepgmr-unseen, paper, overlap.
+    """
+    with answering("deepgmr train", as_json=as_json):
         if (config is None) == (preset is None):
             raise InvalidConfig("give either a configuration file or --preset NAME, and not both")
         from deepgmr import training
@@ -46,6 +62,7 @@ def command(
         if start is not None:
             chosen = replace(chosen, start=start)
         with training.TrainingProgress(chosen.optimiser.steps) as progress:
+            progress.say(training.described(chosen, data, out=out, device=device))
             result = training.train(
                 chosen,
                 out=out,
@@ -57,5 +74,29 @@ def command(
                 tensorboard=tensorboard,
                 progress=progress,
                 announce=progress.say,
+                stage=progress.stage,
             )
-        put(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}\n")
+        again = ["deepgmr", "evaluate"] if result.finished else ["deepgmr", *_words(sys.argv[1:]), "--resume"]
+        told = {
+            **{"finished": result.finished, "step": result.step, "checkpoint": str(result.checkpoint)},
+            "weights": None if result.weights is None else str(result.weights),
+            "next": shlex.join([*again, "--method", str(result.weights)] if result.finished else again),
+        }
+        if as_json:
+            put(json.dumps(told) + "\n")
+        else:
+            put(_text(told))
+
+
+def _words(arguments: list[str]) -> list[str]:
+    """The words of this command without --resume."""
+    return [word for word in arguments if word != "--resume"]
+
+
+def _text(told: dict[str, Any]) -> str:
+    if not told["finished"]:
+        return f"stopped at step {told['step']}: {told['checkpoint']}\ngo on with: {told['next']}\n"
+    return (
+        f"finished at step {told['step']}: {told['checkpoint']}\nweights: {told['weights']}\n"
+        f"evaluate them with: {told['next']}\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -21,12 +22,13 @@ def command(
     save: Annotated[
         Path | None, typer.Option("--save", metavar="OUT.rrd", help="Write a recording and open no window.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Play a registration in the Rerun viewer: clouds, matches, candidates look by look, the winner.
 
     Needs the extra deepgmr[view]. Of two clouds the verdict is printed, with the exit codes of `register`.
     """
-    with answering("deepgmr view"):
+    with answering("deepgmr view", as_json=as_json):
         if len(files) > 2:
             raise InvalidInput(f"give one trace or two clouds, got {len(files)} files")
         from deepgmr.report import live
@@ -38,6 +40,8 @@ def command(
             check_writable(save)
         if len(files) == 1:
             live.show(live.read_trace(files[0]), save=save)
+            if as_json:
+                put(json.dumps({"trace": str(files[0]), "recording": save and str(save)}) + "\n")
             raise typer.Exit(REGISTERED)
         from deepgmr.io import read_cloud
         from deepgmr.pipeline.registrar import Registrar
@@ -47,5 +51,5 @@ def command(
         with progress_bar() as progress, redirect_stdout(sys.stderr):
             result = Registrar.load("default").register(source, target, trace=kept, progress=progress)
             live.show(kept.to_dict(), live.thinned(result.search), save=save)
-        put(verdict(result) + "\n")
+        put((json.dumps(result.to_dict(), allow_nan=False) if as_json else verdict(result)) + "\n")
         raise typer.Exit(REGISTERED if result.trusted else NOT_TRUSTED)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from deepgmr.evaluation.methods import METHODS, Answer, Method, Sizes, make_methods
 from deepgmr.evaluation.results import read_result, write_result
 from deepgmr.evaluation.running import evaluate
-from deepgmr.evaluation.tables import COARSE, RIGHT, Outcome, Table, pooled, to_text, write_json
+from deepgmr.evaluation.tables import COARSE, RIGHT, Outcome, Table, pooled, to_result, to_text, write_json
 
 __all__ = [
     "COARSE",
@@ -28,6 +28,7 @@ __all__ = [
     "make_methods",
     "pooled",
     "read_result",
+    "to_result",
     "to_text",
     "write_json",
     "write_result",

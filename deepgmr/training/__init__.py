@@ -15,7 +15,7 @@ from deepgmr.training.config import (
     TrainingConfig,
     read_config,
 )
-from deepgmr.training.loop import Result, train
+from deepgmr.training.loop import Result, described, train
 from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TrainingProgress
 from deepgmr.training.tasks import LOSSES, PairTask, Task
@@ -34,6 +34,7 @@ __all__ = [
     "Task",
     "TrainingConfig",
     "TrainingProgress",
+    "described",
     "read_config",
     "train",
 ]

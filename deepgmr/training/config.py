@@ -14,6 +14,7 @@ from deepgmr.networks.deepgmr import NetworkConfig
 from deepgmr.networks.overlap import OverlapConfig
 from deepgmr.plain import from_plain, from_toml, to_plain
 
+WORLDS = ("modelnet", "procedural")
 LOSS_NAMES = (
     "distance",
     "pose",
@@ -28,8 +29,9 @@ LOSS_NAMES = (
 class DataConfig:
     """Which pairs."""
 
+    world: str = "modelnet"  # or "procedural": shapes drawn anew at every step, what a training without data gets
     protocol: str = "noisy"  # a key of `deepgmr.datasets.pairs.protocols.PROTOCOLS`
-    categories: int = 40  # the first so many
+    categories: int = 40  # the first so many of ModelNet40
     queries: int = 512  # points whose responsibilities are computed, corresponding ones in both clouds; 0: all
 
 
@@ -68,6 +70,8 @@ class TrainingConfig:
             raise InvalidConfig(f"unknown losses {unknown}; choose among {', '.join(LOSS_NAMES)}")
         if self.data.protocol not in PROTOCOLS:
             raise InvalidConfig(f"unknown protocol `{self.data.protocol}`; choose among {', '.join(PROTOCOLS)}")
+        if self.data.world not in WORLDS:
+            raise InvalidConfig(f"unknown world `{self.data.world}`; choose among {', '.join(WORLDS)}")
         if self.optimiser.precision not in ("bf16", "fp32"):
             raise InvalidConfig(f"precision is bf16 or fp32, got `{self.optimiser.precision}`")
         if self.optimiser.steps < 1 or self.optimiser.batch < 1:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from deepgmr.training.config import AnyTraining, OverlapTraining
 from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TensorBoard
 from deepgmr.training.state import Run
-from deepgmr.training.tasks import PairTask, Task
+from deepgmr.training.tasks import PairTask, Stage, Task
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -30,6 +30,7 @@ class Result:
     step: int
     finished: bool  # all steps done; otherwise the time limit or an interrupt came first
     checkpoint: Path
+    weights: Path | None  # what it learned, once it is finished
     history: tuple[dict[str, float], ...]
 
 
@@ -43,6 +44,7 @@ def train(
     time_limit: float | None = None,
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
+    stage: Stage | None = None,
     device: str | None = None,
     checkpoint_seconds: float = 120.0,
     log_every: int = 25,
@@ -52,13 +54,14 @@ def train(
 ) -> Result:
     """Train; `out` gets checkpoint.safetensors and history.jsonl as it goes, and in the end NAME.safetensors.
 
-    data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout;
-                  for the overlap network: where its pool of scenes is kept, by default `out`/pool
+    data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout, by default
+                  none: procedural shapes; for the overlap network: where its pool of scenes is kept, by default `out`/pool
     resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
     time_limit    seconds of wall clock after which to save and stop, data still to be made included; a later resume
                   goes on from there
     progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
     announce      called with a sentence on where the training starts from, and on a stop before its first step
+    stage         called with (what is being done, the share done) while data is made and before the first numbers
     keep_every    also write the weights of every so many steps, as NAME-STEP.safetensors, to look back at; 0 for none
 
     Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
@@ -66,6 +69,7 @@ def train(
     start = time.monotonic()
     rank, processes = _join()
     if task is None:
+        config = settled(config, data)
         task = _task(config, data, Path(out))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     run = Run(config, task, Path(out), where, rank=rank, processes=processes)
@@ -74,15 +78,18 @@ def train(
     steps, last_save = config.optimiser.steps, start
     say = announce if announce is not None and rank == 0 else lambda sentence: None
     say(_origin(run))
+    tell = stage if stage is not None and rank == 0 else lambda label, share: None
     with _interrupts() as interrupted:
 
         def over() -> bool:
             return bool(interrupted) or (time_limit is not None and time.monotonic() - start >= time_limit)
 
-        ready = not run.agree(not task.prepare(over))
+        ready = not run.agree(not task.prepare(over, tell))
         if not ready:
             say("stopped while the data was made; what is made is kept, and resuming makes the rest")
         while ready and run.step < steps:
+            if not report.written:
+                tell("the first steps", run.step / steps)
             report.add(run.advance())
             if run.step % validate_every == 0 or run.step == steps:
                 report.validate()
@@ -100,15 +107,42 @@ def train(
     if run.step >= steps:
         run.publish()
     report.close()
-    return Result(run.step, run.step >= steps, run.path, tuple(run.history))
+    finished = run.step >= steps
+    weights = run.out / f"{config.name}.safetensors" if finished else None
+    return Result(run.step, finished, run.path, weights, tuple(run.history))
+
+
+def settled(config: AnyTraining, data: str | Path | None) -> AnyTraining:
+    """The configuration as it is trained: without data a DeepGMR learns from procedural shapes.
+
+    Raises `InvalidConfig` for data beside a configuration that says procedural.
+    """
+    if isinstance(config, OverlapTraining):
+        return config
+    if data is None:
+        return replace(config, data=replace(config.data, world="procedural"))
+    if config.data.world == "procedural":
+        raise InvalidConfig("the configuration says world = procedural, which needs no data; leave one of them out")
+    return config
+
+
+def described(config: AnyTraining, data: str | Path | None, *, out: str | Path, device: str | None = None) -> str:
+    """What a training is about to do, in one sentence."""
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(config, OverlapTraining):
+        source = f"procedural shapes and scans of {config.data.scenes:,} scenes of each kind (in {data or Path(out, 'pool')})"
+    else:
+        source = (
+            f"ModelNet40 in {data}" if data is not None else "procedural shapes, drawn anew at every step (no --data)"
+        )
+    work = f"{config.optimiser.steps:,} steps of {config.optimiser.batch} pairs on {where}"
+    return f"training `{config.name}` on {source}: {work}, into {out}"
 
 
 def _task(config: AnyTraining, data: str | Path | None, out: Path) -> Task:
     if isinstance(config, OverlapTraining):
         return OverlapTask(config, data or out / "pool")
-    if data is None:
-        raise InvalidConfig("give the folder of ModelNet40 (data=..., on the command line --data)")
-    return PairTask.from_modelnet(config, data)
+    return PairTask.from_shapes(config) if data is None else PairTask.from_modelnet(config, data)
 
 
 def _origin(run: Run) -> str:
@@ -125,6 +159,7 @@ class _Report:
         self.run = run
         self.progress = progress if run.rank == 0 else None
         self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.rank == 0 else None
+        self.written = False
         self._restart()
 
     def _restart(self) -> None:
@@ -154,6 +189,7 @@ class _Report:
             self.board.scalars(row)
         if self.progress is not None:
             self.progress(row)
+        self.written = True
         self._restart()
 
     def close(self) -> None:

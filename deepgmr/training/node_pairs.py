@@ -54,11 +54,24 @@ class BatchMaker(Dataset[OverlapBatch]):
         self.config, self.folder = config, Path(folder)
         self._scenes: dict[str, ScenePool] = {}
 
-    def prepare(self, stop: Callable[[], bool] | None = None) -> None:
-        """Make what is missing of the scenes: minutes the first time, and then never again. Raises `Stopped`."""
+    def prepare(
+        self, stop: Callable[[], bool] | None = None, stage: Callable[[str, float], None] | None = None
+    ) -> None:
+        """Make what is missing of the scenes: minutes the first time, and then never again. Raises `Stopped`.
+
+        `stage` is told (what is being made, the share of it done).
+        """
         data = self.config.data
-        for kind in KINDS if data.shapes < 1 else ():
-            self._scenes[kind] = fill_pool(self.folder, kind, data.scenes, data.points, seed=data.seed, stop=stop)
+        for number, kind in enumerate(KINDS if data.shapes < 1 else ()):
+
+            def progress(done: int, files: int, kind: str = kind, before: int = number) -> None:
+                if stage is not None:
+                    stage(f"scanning scenes, once: {kind}", (before + done / files) / len(KINDS))
+
+            progress(0, 1)
+            self._scenes[kind] = fill_pool(
+                self.folder, kind, data.scenes, data.points, seed=data.seed, progress=progress, stop=stop
+            )
 
     def group(self, step: int, index: int) -> OverlapBatch:
         """One of the groups of a step: all of one kind, drawn by the configured shares."""

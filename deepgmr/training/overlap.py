@@ -23,7 +23,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
 from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
-from deepgmr.training.tasks import first_network
+from deepgmr.training.tasks import Stage, first_network
 
 Key = tuple[int, int]  # the step and the index of a group
 
@@ -38,9 +38,9 @@ class OverlapTask:
         self._stream: Iterator[OverlapBatch] = iter(())
         self._made: dict[Key, OverlapBatch] = {}  # those that will be used again
 
-    def prepare(self, stop: Callable[[], bool]) -> bool:
+    def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         try:
-            self.maker.prepare(stop)
+            self.maker.prepare(stop, stage)
         except Stopped:
             return False
         return True

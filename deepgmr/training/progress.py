@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.extras import extra
+from deepgmr.remaining import Lines, spoken
 
 _SIDE = 256  # pixels of each panel of the picture
 _COLOURS = ((0, 114, 178), (230, 120, 0))  # source, target: told apart by colour-blind eyes too
@@ -22,7 +23,7 @@ class TrainingProgress:
     """Called with the numbers of every logged step: a bar where the stream is a terminal, plain lines elsewhere.
 
     with TrainingProgress(steps) as progress:
-        train(config, out=out, data=data, progress=progress)
+        train(config, out=out, data=data, progress=progress, announce=progress.say, stage=progress.stage)
     """
 
     def __init__(self, steps: int, *, stream: TextIO | None = None) -> None:
@@ -30,6 +31,7 @@ class TrainingProgress:
         self.stream = stream or sys.stderr
         self._bar: Any = None
         self._task: Any = None
+        self._lines = Lines(self.say, first=0.0)
 
     def __enter__(self) -> TrainingProgress:
         if self.stream.isatty():
@@ -39,6 +41,7 @@ class TrainingProgress:
             self._bar = rich_progress.Progress(
                 rich_progress.BarColumn(),
                 rich_progress.MofNCompleteColumn(),
+                rich_progress.TimeElapsedColumn(),
                 rich_progress.TextColumn("{task.description}"),
                 console=Console(file=self.stream),
             )
@@ -60,6 +63,13 @@ class TrainingProgress:
             self.stream.write(sentence + "\n")
             self.stream.flush()
 
+    def stage(self, label: str, done: float) -> None:
+        """What goes on while there are no numbers yet, and the share of it that is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=round(self.steps * done), description=label)
+        else:
+            self._lines(label, done)
+
     def __call__(self, row: Mapping[str, float]) -> None:
         text = describe(row)
         if self._bar is not None:
@@ -73,8 +83,7 @@ def describe(row: Mapping[str, float]) -> str:
     """The numbers of a logged step in one line: losses and recall first, speed and the time left last."""
     hidden = ("step", "pairs_per_second", "seconds_left", "gradient")
     parts = [f"{name} {value:.4g}" for name, value in row.items() if name not in hidden]
-    minutes, seconds = divmod(round(row["seconds_left"]), 60)
-    return "  ".join([*parts, f"{row['pairs_per_second']:.0f} pairs/s", f"{minutes}:{seconds:02d} left"])
+    return "  ".join([*parts, f"{row['pairs_per_second']:.0f} pairs/s", f"{spoken(row['seconds_left'])} left"])
 
 
 class TensorBoard:

@@ -1,6 +1,7 @@
 """What is trained: a network, where its batches come from, and the losses by name.
 
-`PairTask` is DeepGMR on pairs cut from ModelNet40; anything else that fits `Task` trains through the same loop.
+`PairTask` is DeepGMR on pairs cut from ModelNet40 or from procedural shapes; anything else that fits `Task` trains
+through the same loop.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from deepgmr import divergence, metrics
 from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
 from deepgmr.datasets.suites.modelnet import read_modelnet
+from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.transform import RigidTransform
@@ -23,7 +25,11 @@ from deepgmr.networks.deepgmr import DeepGMR, Prediction
 from deepgmr.training.config import TrainingConfig
 
 Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)
+Stage = Callable[[str, float], None]
 Network = TypeVar("Network", bound=nn.Module)
+
+POINTS = 2048  # of a procedural shape, before the protocol cuts it
+_HELD_OUT = 2**45  # a seed that no step reaches
 
 
 def distance_loss(prediction: Prediction, pair: PairBatch) -> Tensor:
@@ -81,8 +87,11 @@ class Task(Protocol):
     def build(self, generator: torch.Generator) -> nn.Module:
         """The network at step zero."""
 
-    def prepare(self, stop: Callable[[], bool]) -> bool:
-        """Make the data that is missing; false if `stop` said so first, and what was made is then kept."""
+    def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
+        """Make the data that is missing; false if `stop` said so first, and what was made is then kept.
+
+        `stage` is told (what is being made, the share of it done).
+        """
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> Any:
         """This process's share of the batch the generator describes; all shares together are what one would get."""
@@ -110,11 +119,11 @@ def first_network(kind: type[Network], config: Any, *, start: str, generator: to
 
 
 class PairTask:
-    """DeepGMR on pairs cut from ModelNet40."""
+    """DeepGMR on pairs cut from given clouds, such as ModelNet40, or from procedural shapes drawn anew at every step."""
 
-    def __init__(self, config: TrainingConfig, clouds: Tensor, held_out: Tensor | None = None) -> None:
+    def __init__(self, config: TrainingConfig, clouds: Tensor | None, held_out: Tensor | None = None) -> None:
         self.config = config
-        self.clouds = clouds  # (n, K, 3)
+        self.clouds = clouds  # (n, K, 3), or none: procedural shapes
         self.held_out = held_out  # (B, K, 3) or none: for validation
 
     @classmethod
@@ -125,21 +134,26 @@ class PairTask:
         chosen = torch.linspace(0, len(test) - 1, min(64, len(test))).long()
         return cls(config, torch.from_numpy(train.points), torch.from_numpy(test.points)[chosen])
 
+    @classmethod
+    def from_shapes(cls, config: TrainingConfig) -> PairTask:
+        """Procedural shapes alone, and 64 of them that no step draws."""
+        return cls(config, None, sample_shapes(64, POINTS, generator=torch.Generator().manual_seed(_HELD_OUT))[0])
+
     def build(self, generator: torch.Generator) -> nn.Module:
         model = first_network(DeepGMR, self.config.network, start=self.config.start, generator=generator)
         if self.config.start:
             return model
-        sample = torch.randint(len(self.clouds), (64,), generator=generator)
-        model.calibrate(make_pairs(self.clouds[sample], self.config.data.protocol, generator=generator).source)
+        sample = self._drawn(64, generator)
+        model.calibrate(make_pairs(sample, self.config.data.protocol, generator=generator).source)
         return model
 
-    def prepare(self, stop: Callable[[], bool]) -> bool:
+    def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         return True
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
-        rows = torch.randint(len(self.clouds), (self.config.optimiser.batch,), generator=generator)
         # All pairs are drawn by every process, which is cheap, and all but its own forgotten.
-        pair = make_pairs(self.clouds[rows], self.config.data.protocol, generator=generator)
+        clouds = self._drawn(self.config.optimiser.batch, generator)
+        pair = make_pairs(clouds, self.config.data.protocol, generator=generator)
         return _rows(pair, slice(rank, None, processes))
 
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -171,10 +185,16 @@ class PairTask:
             f"recall@{t:g}": float((error < t).float().mean()) for t in (0.2, 0.05)
         }
 
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        """So many clouds (count, K, 3)."""
+        if self.clouds is None:
+            return sample_shapes(count, POINTS, generator=generator)[0]
+        return self.clouds[torch.randint(len(self.clouds), (count,), generator=generator)]
+
     def _held_out_pairs(self, count: int) -> PairBatch:
+        assert self.held_out is not None
         generator = torch.Generator().manual_seed(0)  # the same pairs at every validation
-        clouds = self.clouds[:0] if self.held_out is None else self.held_out[:count]
-        return make_pairs(clouds, self.config.data.protocol, generator=generator)
+        return make_pairs(self.held_out[:count], self.config.data.protocol, generator=generator)
 
     def _queries(self, batch: PairBatch) -> tuple[Tensor, Tensor] | None:
         """The first rows of the source, which are in random order, and the same points in the target."""

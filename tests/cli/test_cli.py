@@ -123,9 +123,10 @@ def test_the_answer_is_for_numpy_and_for_people(
     np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
     np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
     assert isinstance(standin.calls[0].pop("trace"), Trace)
+    assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
         **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
-        **{"drop_invalid": False, "progress": None},
+        **{"drop_invalid": False},
     }
     assert standin.loaded == ["default", "default"] and standin.changes == []
 
@@ -319,7 +320,7 @@ def test_bad_files(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     pair[role] = str(tmp_path / name)
-    code = cli.register_main([*pair, "-o", str(tmp_path / "out.ply"), "--transform", str(tmp_path / "T.txt"), "--json"])
+    code = cli.register_main([*pair, "-o", str(tmp_path / "out.ply"), "--transform", str(tmp_path / "T.txt")])
     assert_refused(capsys, code, words)
     assert standin.calls == []
     assert not (tmp_path / "out.ply").exists() and not (tmp_path / "T.txt").exists()
@@ -736,5 +737,7 @@ def test_training_refuses_what_it_cannot_start(tmp_path, capsys, arguments, word
     out = tmp_path / "out"
     assert cli.main(["train", *arguments, "--data", str(tmp_path / "no_such_data"), "--out", str(out)]) == 2
     captured = capsys.readouterr()
-    assert words in captured.err and len(captured.err.splitlines()) == 1
+    *said, last = captured.err.splitlines()
+    assert words in last and last.startswith("deepgmr train: error: ")
+    assert all(line.startswith("training `") for line in said) and len(said) <= 1
     assert captured.out == "" and not out.exists()

@@ -274,4 +274,4 @@ def test_the_script_downloads_and_unpacks(server: Server, tmp_path: Path, capsys
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "a.zip"), str(tmp_path / "clouds")]
     server.status = 404
     assert module.main([url(server, "b.zip"), "--to", str(tmp_path), "--attempts", "1"]) == 2
-    assert capsys.readouterr().err.startswith("download.py: ")
+    assert capsys.readouterr().err.startswith("deepgmr download: error: ")

@@ -134,7 +134,9 @@ def read_suite(path: str | Path, *, points: int | None = None) -> PairSuite:
     elif path.is_file():
         suite = _read_hdf5(path)
     else:
-        raise InvalidFile(f"no such suite: {path}; give a fixed-pair .h5 file or a folder of scans")
+        raise InvalidFile(
+            f"no such suite: {path}; give a fixed-pair .h5 file or a folder of scans, or none: procedural#noisy needs no file"
+        )
     _check(suite, path)
     return suite.cut(points)
 

@@ -77,6 +77,12 @@ def read_modelnet(
     )
 
 
+def is_modelnet(root: str | Path) -> bool:
+    """Whether a folder holds ModelNet40's files, itself or in a folder inside it."""
+    root = Path(root)
+    return root.is_dir() and (any(root.glob("ply_data_test*.h5")) or any(root.glob("*/ply_data_test*.h5")))
+
+
 def find_modelnet(root: str | Path) -> Path:
     """The folder with the official files: `root`, or the one folder inside it that has them."""
     root = Path(root)
