@@ -73,7 +73,7 @@ class Registrar:
         if isinstance(cloud, Scan):
             return cloud
         if isinstance(cloud, str | Path):
-            cloud = read_cloud(cloud, seed=seed).points
+            cloud = read_cloud(cloud, seed=seed, properties=False).points
         scan = Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
         if len(scan.heaps) < _LEAST:
             raise InvalidCloud(
