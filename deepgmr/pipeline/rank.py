@@ -28,6 +28,7 @@ class Terms:
     bend: Tensor  # (H,) log of the root mean square disagreement of the normals
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
     contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one
+    shared: Tensor  # (H,) log of the share of the components with a counterpart
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
 
@@ -51,7 +52,7 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = ("score", "misfit", "looseness", "bend", "relief", "contradiction")  # the terms that plausibility weighs
+RANKED = ("score", "misfit", "looseness", "bend", "relief", "contradiction", "shared")  # the terms that plausibility weighs
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,17 @@ def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...])
         raise InvalidConfig(f"{what} weighs {', '.join(names)} ({said}); calibrate it again with this version")
 
 
-def measure(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Terms:
-    """The terms of motions (H,).
+def measure(
+    motions: RigidTransform, source: Level, target: Level, settings: RankSettings, *, least: float = 0.0
+) -> Terms:
+    """The terms of motions (H,); lengths in spacings of the sparser level, but at least `least`, in frame units.
 
     The score is the divergence of either surface from the other (`deepgmr.divergence.partial`), over places and
     normals, with the nearest component as the counterpart; the mean of the two directions. Its background makes it
     saturate, so that partial overlap costs its share, but also blunt: walls that cross at a small angle still overlap.
     The gaps between what meets are the sharper half.
     """
-    spacing = max(source.spacing, target.spacing)
+    spacing = max(source.spacing, target.spacing, least)
     forward = _side(motions, source.balanced(settings.asked), target, spacing, settings)
     backward = _side(motions.inverse(), target.balanced(settings.asked), source, spacing, settings)
     both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
@@ -190,10 +193,10 @@ def _contact(motions: RigidTransform, source: Level, target: Level, reach: float
     )
 
 
-def _score(contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+def _score(contact: _Contact, spacing: float | Tensor, settings: RankSettings) -> Tensor:
     """One minus the partial divergence (H,), as a share of its largest value."""
     kl = kl_oriented(contact.square, contact.cosine, sigma=settings.sigma * spacing, sigma_normal=settings.sigma_normal)
-    divergence = partial_divergence(kl.where(contact.distance.isfinite(), math.inf), background=settings.background)
+    divergence = partial_divergence(kl.where(contact.distance <= settings.reach * spacing, math.inf), background=settings.background)
     return (1 - divergence / largest_partial_divergence(settings.background)).clamp(0, 1)  # but for rounding
 
 
@@ -201,8 +204,10 @@ def _side(
     motions: RigidTransform, source: Level, target: Level, spacing: float, settings: RankSettings
 ) -> dict[str, Tensor]:
     """The terms (H,) of one side."""
-    contact = _contact(motions, source, target, settings.reach * spacing)
-    seen, within = contact.distance <= settings.seen * spacing, contact.distance.isfinite()
+    contact = _contact(motions, source, target, settings.stretch * settings.reach * spacing)
+    # A sensor samples what is far from it sparsely: there a counterpart lies as far away as its neighbours do.
+    local = torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+    seen, within = contact.distance <= settings.seen * local, contact.distance <= settings.reach * local
     unit = spacing**2
 
     def typical(name: str, value: Tensor, counted: Tensor) -> Tensor:
@@ -212,12 +217,13 @@ def _side(
         return 0.5 * torch.log(total / (counted.sum(-1) + belief))
 
     return {
-        "score": _score(contact, spacing, settings),
-        "misfit": typical("misfit", (contact.across + settings.along * contact.square) / unit, seen),
+        "score": _score(contact, local, settings),
+        "misfit": typical("misfit", contact.across / unit + settings.along * contact.square / local**2, seen),
         "looseness": typical("looseness", contact.across / unit, within),
         "bend": typical("bend", 1 - contact.cosine, seen),
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
         "contradiction": _contradiction(seen, source.patches(settings.patch)),
+        "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
 

@@ -23,7 +23,6 @@ from deepgmr.pipeline.clouds import as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.polish import Polished, polish
-from deepgmr.pipeline.propose.correlation import correlated_motions
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
@@ -176,8 +175,8 @@ class Registrar:
             yield "grid", motions
         if look.correlated:
             with clock("correlation"):
-                motions = correlated_motions(*search.ranked, prior=search.prior, settings=settings.correlation)
-            yield "correlated", motions
+                motions = search.correlated
+            yield "correlated", motions[: look.correlated]
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
         elif look.refined and not search.looks:
@@ -205,11 +204,18 @@ class Registrar:
         settings, rank = search.settings.detail, search.settings.rank
         with search.clock("detail"):
             search.finest, search.poses, search.pose_terms = search.ranked, search.candidates, search.terms
+            search.least = 0.0
             self._order(search, rank.poses if search.ranked is search.levels else settings.finalists)
-            before = search.levels
+            before, least = search.levels, 0.0
             for levels in search.finer(search.levels):
-                if before is not search.levels and len(search.pose_terms) < 2:
-                    break
+                if before is not search.levels:
+                    if len(search.pose_terms) < 2:
+                        break
+                    # what is bent or noisy meets no more closely than it did
+                    unit = max(least, *(level.spacing for level in before))
+                    least = settings.noise * unit * math.exp(float(search.pose_terms.misfit[0]))
+                    if least > settings.least_gain * unit: 
+                        break
                 poses = sharpen(
                     search.poses,
                     *levels,
@@ -218,7 +224,8 @@ class Registrar:
                     settings=settings,
                     refinement=search.settings.refine,
                 )
-                search.finest, search.poses, search.pose_terms = levels, poses, measure(poses, *levels, rank)
+                search.finest, search.poses, search.least = levels, poses, least
+                search.pose_terms = measure(poses, *levels, rank, least=least)
                 self._order(search, settings.finalists)
                 before = levels
         self._weigh(search)
@@ -280,7 +287,7 @@ class Registrar:
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank), search.pose_terms[1:]])
+            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]])
         return answer
 
     def _answer(
@@ -366,7 +373,7 @@ def _looks(search: Search) -> Iterator[LookSettings]:
     """Those that could find more than the first."""
     settings, scans = search.settings.search, (search.pair.source, search.pair.target)
     points, ratio = max(len(scan.heaps) for scan in scans), search.pair.size_ratio
-    for number, look in enumerate(settings.looks):
+    for number, look in enumerate(settings.looks if search.ranked is search.levels else settings.detailed):
         if number and max(ratio, 1 / ratio) > settings.unlike:
             return  # no look finds the motion between millimetres and inches
         if look.detail and points < settings.finer * max(map(len, search.levels)):

@@ -78,7 +78,8 @@ class Level:
         if most not in self._balanced:
             chosen = balanced(self.axes, most)
             thin = Level.of(self.points[chosen], self.settings)
-            vars(thin)["directions"], vars(thin)["heights"] = self.directions[chosen], self.heights[chosen]
+            for name in ("directions", "heights", "gaps"):
+                vars(thin)[name] = getattr(self, name)[chosen]
             self._balanced[most] = thin
         return self._balanced[most]
 
@@ -140,6 +141,13 @@ class Level:
         close = self.patches(self.settings.for_height + 1)[:, 1:]
         offset = self.means[close] - self.means.unsqueeze(1)  # (J, K, 3)
         return (offset @ self.directions.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+
+    @cached_property
+    def gaps(self) -> Tensor:
+        """(J,) the mean distance to the four nearest others, in proportion: where that is typical, the spacing."""
+        four = self.means[self.patches(5)[:, 1:]] - self.means.unsqueeze(1)
+        mean = four.square().sum(-1).sqrt().mean(-1)
+        return mean * (self.spacing / float(mean.median().clamp_min(1e-30)))
 
     def patches(self, size: int) -> Tensor:
         """(J, size) int64: every component and the nearest others, nearest first."""

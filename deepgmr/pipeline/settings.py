@@ -43,7 +43,7 @@ class LookSettings:
     learned: bool = False  # matches of the overlap network
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
-    correlated: bool = False  # dominant normals and phase correlation; these are refined whatever the first look says
+    correlated: int = 0  # hypotheses from dominant normals and phase correlation
     detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
     refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
 
@@ -54,7 +54,12 @@ class SearchSettings:
 
     looks: tuple[LookSettings, ...] = (
         LookSettings(learned=True, refined=8),
-        LookSettings(described=True, grid=12, correlated=True, refined=24),
+        LookSettings(described=True, grid=12, correlated=16, refined=24),
+        LookSettings(described=True, detail=5000, refined=24),
+    )
+    detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
+        LookSettings(correlated=6, learned=True, refined=6),
+        LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
     clear: float = 0.8  # confidence that needs no second look ...
@@ -87,7 +92,7 @@ class ProposeSettings:
 class CorrelationSettings:
     """Rotations from dominant normals, translations by phase correlation."""
 
-    sampled: int = 1500  # components whose directions are counted
+    sampled: int = 800  # components whose directions are counted
     sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
     salient: float = 2.0  # times what uniform directions give, from which one is dominant
     directions: int = 6  # dominant ones, at most
@@ -100,7 +105,7 @@ class CorrelationSettings:
     voxel: float = 1.5  # ... but none smaller than so many spacings
     floor: float = 1e-3  # of the strongest frequency, below which the others are not whitened
     peaks: int = 12  # of each rotation
-    kept: int = 32  # of all
+    kept: int = 64  # of all
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,8 @@ class RankSettings:
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
-    asked: int = 2000  # components of either surface that are asked for their counterparts
+    stretch: float = 3.0  # times the spacing that surfaces may be sampled more sparsely here and there
+    asked: int = 1200  # components of either surface that are asked for their counterparts
     patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
@@ -171,11 +177,13 @@ class DetailSettings:
     neighbours: int = 12  # that a normal is estimated from
     finer: float = 1.5  # times as many components as the level before, from which a level shows more
     finalists: int = 12  # different poses that are followed to the next level
-    moved: int = 1500  # components of the source that are fitted
+    moved: int = 1000  # components of the source that are fitted
     reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
-    iterations: int = 8
-    settled: float = 1e-4  # steps (rad, sizes) below which a fit stands still
+    iterations: int = 6
+    settled: float = 3e-4  # steps (rad, sizes) below which a fit stands still
     same: float = 2.0  # spacings of the level that is searched within which two poses are one
+    noise: float = 1.0  # root mean square gaps, across what meets at a level, below which the next asks for no more
+    least_gain: float = 0.7  # of the unit of the level before, beyond which a finer one would say nothing new
     behind: float = 8.0  # nats behind the first from which a pose is given up
 
 
@@ -253,8 +261,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check(to_plain(self))
-        if not self.search.looks:
-            raise InvalidConfig("`search.looks` must hold at least one look")
+        if not self.search.looks or not self.search.detailed:
+            raise InvalidConfig("`search.looks` and `search.detailed` must hold at least one look each")
         if not self.refine.reaches or len(self.refine.reaches) != len(self.refine.least_reaches):
             raise InvalidConfig("`refine.reaches` and `refine.least_reaches` must hold as many numbers, at least one")
 
@@ -292,11 +300,15 @@ class Settings:
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
-    "fast": {"search.looks": [to_plain(LookSettings(learned=True, refined=8))]},  # the first look only
+    "fast": {  # the first look only
+        "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
+        "search.detailed": [to_plain(LookSettings(correlated=6, learned=True, refined=6))],
+    },
     "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish
     "paper": {
         "search.looks": [to_plain(LookSettings(mixtures=True, refined=0))],
+        "search.detailed": [to_plain(LookSettings(mixtures=True, refined=0))],
         "scan.fewest": 1024,
         "scan.most": 1024,
     },

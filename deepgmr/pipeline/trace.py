@@ -17,6 +17,7 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
+from deepgmr.pipeline.propose.correlation import correlated_motions
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
@@ -80,6 +81,7 @@ class Search:
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     terms: Terms = field(default_factory=Terms.none)  # (H,) how the clouds meet under the candidates
     finest: tuple[Level, Level] | None = None  # levels that the poses were last seen at
+    least: float = 0.0  # frame units: no closer do surfaces have to meet there
     poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
     evidence: Evidence | None = None  # for the first of the poses
@@ -89,6 +91,11 @@ class Search:
     def ranked(self) -> tuple[Level, Level]:
         """The levels that candidates are ranked at: the first that shows more than those that are searched, if any."""
         return next(self.finer(self.levels), self.levels)
+
+    @cached_property
+    def correlated(self) -> RigidTransform:
+        """The motions (H,) of phase correlation at the levels that are ranked, best first."""
+        return correlated_motions(*self.ranked, prior=self.prior, settings=self.settings.correlation)
 
     def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
         """Levels of more detail than these, one after the other, as long as a cloud has any."""

@@ -8,6 +8,7 @@ and little overlap, but surfaces that share directions.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -18,6 +19,8 @@ from deepgmr.geometry.transform import RigidTransform, rotation_angle
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import CorrelationSettings
+
+_HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how many such cells are looked at for one
 
 
 def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
@@ -90,7 +93,7 @@ def rotations(
         found = [_frame(two, _across(two, step)) @ _frame(a[0], _across(a[0], 0.0)).T for two in both for step in steps]
         return np.array(found)[: settings.rotations]
     found = []
-    for i, j in ((i, j) for i in range(len(a)) for j in range(len(a)) if i != j):
+    for i, j in itertools.combinations(range(len(a)), 2):
         between = math.acos(np.clip(a[i] @ a[j], -1, 1))
         for one in both:
             angles = np.arccos(np.clip(both @ one, -1, 1))
@@ -137,10 +140,14 @@ def _spectrum(points: np.ndarray, size: float, shape: tuple[int, ...]) -> np.nda
 def _peaks(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Where (P, 3) the highest values lie, neighbours of higher ones left out, and how many deviations high (P,)."""
     flat = values.ravel()
-    high = np.argpartition(-flat, min(16 * count, len(flat) - 1))[: 16 * count]
+    deviation = math.sqrt(float(flat @ flat) / len(flat))
+    high = np.flatnonzero(flat > _HIGH * deviation)
+    if len(high) < count or len(high) > _MANY * count:
+        wanted = min(_MANY * count, len(flat) - 1)
+        high = np.argpartition(-flat, wanted)[:wanted]
     high = high[np.argsort(-flat[high], kind="stable")]
     places = np.stack(np.unravel_index(high, values.shape), axis=1)
-    near = np.abs(places[:, None] - places).max(axis=-1) <= 1
+    near = np.logical_and.reduce([np.abs(axis[:, None] - axis) <= 1 for axis in places.T])
     free, kept = np.ones(len(high), dtype=bool), []
     for i in range(len(high)):
         if free[i]:
@@ -148,4 +155,4 @@ def _peaks(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
             if len(kept) == count:
                 break
             free &= ~near[i]
-    return places[kept], flat[high[kept]] / float(flat.std())
+    return places[kept], flat[high[kept]] / deviation
