@@ -214,7 +214,7 @@ class Registrar:
                     # what is bent or noisy meets no more closely than it did
                     unit = max(least, *(level.spacing for level in before))
                     least = settings.noise * unit * math.exp(float(search.pose_terms.misfit[0]))
-                    if least > settings.least_gain * unit: 
+                    if least > settings.least_gain * unit:
                         break
                 poses = sharpen(
                     search.poses,
@@ -287,7 +287,9 @@ class Registrar:
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]])
+            search.pose_terms = Terms.joined(
+                [measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]]
+            )
         return answer
 
     def _answer(

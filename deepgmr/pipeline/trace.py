@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain

@@ -25,7 +25,7 @@ _HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how man
 
 def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
     """The motions (H,) at the highest peaks of phase correlation, highest first; none where no direction dominates."""
-    turns = rotations(*(dominant(level.axes, settings) for level in (source, target)), settings)
+    turns = rotations(dominant(source.axes, settings), dominant(target.axes, settings), settings)
     turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
     if not len(turns):
         return RigidTransform.identity((0,), dtype=torch.float64)
@@ -61,7 +61,7 @@ def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarra
     # What uniform directions give: the mean of exp(k (x^2 - 1)) over x in [0, 1].
     grid = (np.arange(1000) + 0.5) / 1000
     chance = float(np.exp(settings.sharpness * (grid**2 - 1)).mean())
-    free, found, weights = np.ones(len(sample), dtype=bool), [], []
+    free, found, weights = np.ones(len(sample), dtype=bool), list[np.ndarray](), list[float]()
     while len(found) < settings.directions and free.any():
         best = int(np.argmax(np.where(free, density, -1.0)))
         if density[best] < settings.salient * chance:
