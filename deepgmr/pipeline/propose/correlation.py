@@ -25,20 +25,23 @@ _HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how man
 
 def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
     """The motions (H,) at the highest peaks of phase correlation, highest first; none where no direction dominates."""
-    turns = rotations(dominant(source.axes, settings), dominant(target.axes, settings), settings)
+    directions = dominant(target.axes, settings)
+    turns = rotations(dominant(source.axes, settings), directions, settings)
     turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
     if not len(turns):
         return RigidTransform.identity((0,), dtype=torch.float64)
     spacing = max(source.spacing, target.spacing)
-    low, extent = target.points.min(axis=0), np.ptp(target.points, axis=0)
+    grid = _upright(directions[0])  # so that walls fill layers of cells, whatever the pose
+    goal = target.points @ grid.T
+    low, extent = goal.min(axis=0), np.ptp(goal, axis=0)
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
     heights, shifts, chosen = [], [], []
     for number, turn in enumerate(turns):
-        turned = source.points @ turn.T
+        turned = source.points @ (grid @ turn).T
         room = np.ptp(turned, axis=0) + extent  # free of wrapping round
         size = max((math.prod(room) / settings.cells) ** (1 / 3), settings.voxel * spacing)
         shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
-        size, spectrum = spectra.setdefault(shape, (size, _spectrum(target.points - low, size, shape)))
+        size, spectrum = spectra.setdefault(shape, (size, _spectrum(goal - low, size, shape)))
         cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
         strength = np.abs(cross)
         cross /= np.maximum(strength, settings.floor * strength.max())
@@ -50,7 +53,7 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
     return RigidTransform(
-        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order])
+        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
     )
 
 
@@ -114,6 +117,13 @@ def rotations(
             kept.append(i)
             free &= angle[i] > settings.tolerance
     return turns[order][kept[: settings.rotations]]
+
+
+def _upright(directions: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) that lays the first of the directions (P, 3) and the next most upright on it along axes."""
+    first = directions[0]
+    across = np.abs(directions @ first) < 0.5
+    return _frame(first, directions[across][0] if across.any() else _across(first, 0.0)).T
 
 
 def _frame(one: np.ndarray, two: np.ndarray) -> np.ndarray:
