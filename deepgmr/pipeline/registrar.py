@@ -140,7 +140,7 @@ class Registrar:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
         hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
-        if look.refined:
+        if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
@@ -184,7 +184,7 @@ class Registrar:
 
     def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
         with search.clock("refinement"):
-            if not look.refined:
+            if not look.refined or not len(hypotheses.rotation):
                 candidates = search.prior.apply(hypotheses)
             else:
                 candidates = refine(hypotheses, *search.levels, search.prior, search.settings.refine)

@@ -160,8 +160,9 @@ class Trace:
 
 
 def joined(motions: list[RigidTransform]) -> RigidTransform:
-    """All of the motions (H,) in a row, float64."""
+    """All of the motions (H,) in a row, float64; there may be none."""
+    parts = [RigidTransform.identity((0,)), *motions]
     return RigidTransform(
-        torch.cat([motion.rotation.double() for motion in motions]),
-        torch.cat([motion.translation.double() for motion in motions]),
+        torch.cat([motion.rotation.double() for motion in parts]),
+        torch.cat([motion.translation.double() for motion in parts]),
     )
