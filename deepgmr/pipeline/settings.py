@@ -177,7 +177,8 @@ class DetailSettings:
     neighbours: int = 12  # that a normal is estimated from
     finer: float = 1.5  # times as many components as the level before, from which a level shows more
     finalists: int = 12  # different poses that are followed to the next level
-    moved: int = 1000  # components of the source that are fitted
+    moved: int = 1000  # components of the source that are fitted at first, of every direction as many ...
+    fitted: int = 3000  # ... and in all rounds but the first, of the surface as it is
     reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
     iterations: int = 6
     settled: float = 3e-4  # steps (rad, sizes) below which a fit stands still
