@@ -39,7 +39,8 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
     for number, turn in enumerate(turns):
         turned = source.points @ (grid @ turn).T
         room = np.ptp(turned, axis=0) + extent  # free of wrapping round
-        size = max((math.prod(room) / settings.cells) ** (1 / 3), settings.voxel * spacing)
+        most = np.cumprod(np.sort(room)[::-1]) / settings.cells  # what is flat or thin has no third or second side
+        size = max(*most ** (1 / np.arange(1, 4)), settings.voxel * spacing)
         shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
         size, spectrum = spectra.setdefault(shape, (size, _spectrum(goal - low, size, shape)))
         cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
