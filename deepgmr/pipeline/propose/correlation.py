@@ -39,10 +39,11 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
     for number, turn in enumerate(turns):
         turned = source.points @ (grid @ turn).T
         room = np.ptp(turned, axis=0) + extent  # free of wrapping round
-        most = np.cumprod(np.sort(room)[::-1]) / settings.cells  # what is flat or thin has no third or second side
-        size = max(*most ** (1 / np.arange(1, 4)), settings.voxel * spacing)
+        size = cell_size(room, spacing, settings)
         shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
-        size, spectrum = spectra.setdefault(shape, (size, _spectrum(goal - low, size, shape)))
+        if shape not in spectra:
+            spectra[shape] = size, _spectrum(goal - low, size, shape)
+        size, spectrum = spectra[shape]
         cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
         strength = np.abs(cross)
         cross /= np.maximum(strength, settings.floor * strength.max())
@@ -56,6 +57,12 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
     return RigidTransform(
         torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
     )
+
+
+def cell_size(sides: np.ndarray, spacing: float, settings: CorrelationSettings) -> float:
+    """Of cells that a box of three sides has about as many of as it may, however thin it is; or a few spacings."""
+    cells = np.cumprod(np.sort(sides)[::-1]) / settings.cells  # of size one, by its longest side, two and all of them
+    return float(max(*cells ** (1 / np.arange(1, 4)), settings.voxel * spacing))
 
 
 def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarray, np.ndarray]:
