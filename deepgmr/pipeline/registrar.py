@@ -140,7 +140,7 @@ class Registrar:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
         hypotheses = joined([motions for room, motions in proposed.items() if room not in _PRECISE])
-        if look.refined:
+        if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
@@ -183,7 +183,7 @@ class Registrar:
             yield "as they are", search.pair.enter(np.eye(4)[None])
 
     def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
-        if not look.refined:
+        if not look.refined or not len(hypotheses.rotation):
             return search.prior.apply(hypotheses)
         settings = search.settings
         with search.clock("refinement"):
@@ -227,7 +227,7 @@ class Registrar:
                     # what is bent or noisy meets no more closely than it did
                     unit = max(least, *(level.spacing for level in before))
                     least = settings.noise * unit * math.exp(float(search.pose_terms.misfit[0]))
-                    if least > settings.least_gain * unit: 
+                    if least > settings.least_gain * unit:
                         break
                 poses = sharpen(
                     search.poses,
@@ -302,7 +302,9 @@ class Registrar:
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]])
+            search.pose_terms = Terms.joined(
+                [measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]]
+            )
         return answer
 
     def _answer(

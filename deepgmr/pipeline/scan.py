@@ -156,10 +156,11 @@ class Level:
 
     def patches(self, size: int) -> Tensor:
         """(J, size) int64: every component and the nearest others, nearest first."""
-        if self._patches is None or self._patches.shape[1] < min(size, len(self)):
+        found = self._patches
+        if found is None or found.shape[1] < min(size, len(self)):
             found = torch.from_numpy(self.tree.nearest(self.points, min(size, len(self)))[1])
             object.__setattr__(self, "_patches", found)
-        return self._patches[:, :size]
+        return found[:, :size]
 
     @cached_property
     def mixture(self) -> GaussianMixture:

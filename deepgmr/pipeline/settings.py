@@ -58,7 +58,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=6, learned=True, refined=6),
+        LookSettings(correlated=12, learned=True, refined=6),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -181,7 +181,8 @@ class DetailSettings:
     finer: float = 1.5  # times as many components as the level before, from which a level shows more
     finalists: int = 12  # different poses that are followed to the next level
     cells: float = 1.5  # of the grid of phase correlation, by which its peaks may be off
-    moved: int = 1000  # components of the source that are fitted
+    moved: int = 1000  # components of the source that are fitted at first, of every direction as many ...
+    fitted: int = 3000  # ... and in all rounds but the first, of the surface as it is
     reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
     iterations: int = 6
     settled: float = 3e-4  # steps (rad, sizes) below which a fit stands still
@@ -306,7 +307,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "fast": {  # the first look only
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
-        "search.detailed": [to_plain(LookSettings(correlated=6, learned=True, refined=6))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
     },
     "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish

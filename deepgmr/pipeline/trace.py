@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain
@@ -173,8 +172,9 @@ class Trace:
 
 
 def joined(motions: list[RigidTransform]) -> RigidTransform:
-    """All of the motions (H,) in a row, float64."""
+    """All of the motions (H,) in a row, float64; there may be none."""
+    parts = [RigidTransform.identity((0,)), *motions]
     return RigidTransform(
-        torch.cat([motion.rotation.double() for motion in motions]),
-        torch.cat([motion.translation.double() for motion in motions]),
+        torch.cat([motion.rotation.double() for motion in parts]),
+        torch.cat([motion.translation.double() for motion in parts]),
     )
