@@ -426,7 +426,7 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
 
 def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:
     """Both clouds as their sensors saw them, where it is known from where."""
-    views = []
+    views: list[View | None] = []
     for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
         if origin is None:
             views.append(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +38,11 @@ class View:
         distance = np.linalg.norm(offset, axis=1)
         offset, distance = offset[distance > 0], distance[distance > 0]
         size = _cell_size(offset / distance[:, None], settings)
-        cells = _cells(offset, size)
         own = np.full(_cells_of_rings(size).sum(), np.inf)
-        np.minimum.at(own, cells, distance)
-        held, one = np.unique(cells, return_index=True)
+        np.minimum.at(own, _cells(offset, size), distance)
+        held = np.flatnonzero(np.isfinite(own))
         nearest = np.full(len(own), np.inf)
-        nearest[held] = np.min([own[_cells(beside, size)] for beside in _beside(offset[one], size)], axis=0)
+        nearest[held] = np.min([own[beside] for beside in _beside(held, size)], axis=0)
         return cls(torch.from_numpy(origin), size, torch.from_numpy(nearest), settings)
 
     def seen_through(self, motions: RigidTransform, points: Tensor, spacing: float) -> Tensor:
@@ -75,11 +75,11 @@ def seen_through(motions: RigidTransform, source: Tensor, target: Tensor, views:
 
 
 def _cell_size(directions: np.ndarray, settings: VisibilitySettings) -> float:
-    """The angle within which half of the directions (N, 3) have as many others as a cell should hold."""
+    """The side of cells of which half, each about one of the directions (N, 3), hold as many others as they should."""
     asked = directions[:: max(1, len(directions) // settings.probes)]
     rank = min(settings.per_cell + 1, len(directions))
     chord = float(np.median(cKDTree(directions).query(asked, [rank])[0])) if len(directions) else math.inf
-    return float(np.clip(chord, settings.finest, settings.coarsest))
+    return float(np.clip(math.sqrt(math.pi) * chord, settings.finest, settings.coarsest))
 
 
 def _cells_of_rings(size: float) -> np.ndarray:
@@ -98,11 +98,12 @@ def _cells(offset: np.ndarray, size: float) -> np.ndarray:
     return (np.cumsum(counts) - counts)[ring] + column
 
 
-def _beside(offset: np.ndarray, size: float) -> list[np.ndarray]:
-    """Offsets (N, 3), and what lies an angle up, down, left and right of them, and in between: nine arrays."""
-    x, y, z = offset.T
-    flat = np.maximum(np.hypot(x, y), 1e-12)
-    across = np.column_stack([-y, x, np.zeros_like(x)]) * (np.linalg.norm(offset, axis=1) / flat)[:, None]
-    down = np.column_stack([x * z / flat, y * z / flat, -flat])
-    steps = math.tan(size) * np.array([-1.0, 0.0, 1.0])
-    return [offset + a * across + b * down for a in steps for b in steps]
+def _beside(cells: np.ndarray, size: float) -> Iterator[np.ndarray]:
+    """Nine times (C,): the cells themselves, and those above, below and to either side of them."""
+    counts = _cells_of_rings(size)
+    first = np.cumsum(counts) - counts
+    ring = np.searchsorted(first, cells, side="right") - 1
+    for there in (np.maximum(ring - 1, 0), ring, np.minimum(ring + 1, len(counts) - 1)):
+        for over in (-0.5, 0.5, 1.5):
+            turn = ((cells - first[ring] + over) / counts[ring]) % 1.0
+            yield first[there] + np.minimum(turn * counts[there], counts[there] - 1).astype(np.int64)
