@@ -148,7 +148,7 @@ class RankSettings:
 
     sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
     sigma_normal: float = 0.7  # and of its normal, a unit vector
-    seen_through: float = 15.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    seen_through: float = 30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
@@ -174,7 +174,7 @@ class RankSettings:
 class VisibilitySettings:
     """What a sensor saw through, where it is known from where it looked."""
 
-    per_cell: int = 4  # points that a cell of directions should hold
+    per_cell: int = 6  # points that a cell of directions should hold
     probes: int = 1000  # of them that are asked how far away so many others are
     finest: float = 0.003  # radians: no cell is smaller ...
     coarsest: float = 0.1  # ... nor larger

@@ -51,7 +51,7 @@ def test_a_view_is_what_every_ray_says(count: int) -> None:
         found.append(share(view, origin + nearer * offset[i], 0.05) > 0.5)
         certain.append(behind[angles[i] < 3 * view.size].all())
         possible.append(behind[angles[i] < 0.5 * view.size].all() and behind[i])
-    assert sum(certain) > count / 20 and sum(possible) < 0.9 * count
+    assert sum(certain) > count / 40 and sum(possible) < 0.9 * count
     assert all(f or not c for f, c in zip(found, certain, strict=True))
     assert all(p or not f for f, p in zip(found, possible, strict=True))
 
@@ -61,7 +61,7 @@ def test_what_stands_in_a_room_is_told_from_the_room() -> None:
     view = View.of(room(rng, 20_000), np.ones(3), NUMBERS)
     assert share(view, room(rng, 4000), 0.02) == 0.0  # edges and slanted walls included
     free = rng.uniform(0.4, 1.8, (500, 3))
-    assert share(view, free, 0.02) == pytest.approx(1.0)
+    assert share(view, free, 0.02) == pytest.approx(1.0, abs=0.01)
     assert share(view, np.array([[30.0, 2, 1], [4.0, 2.5, 1.2], [6.0, 3.5, 1.3], [-2, 0, 0]]), 0.02) == 0.0  # behind all
 
 
