@@ -242,7 +242,7 @@ class Registrar:
             near = min(near, settings.detail.same * max(level.spacing for level in search.levels))
         plausibility = self.bundle.ranking.plausibility(search.pose_terms)
         order = distinct(search.poses, plausibility, count, angle=settings.rank.rival_angle, distance=near)
-        if search.finest is not search.ranked:
+        if search.ranked is not search.levels:
             order = order[plausibility[order] >= plausibility[order[0]] - settings.detail.behind]
         search.poses, search.pose_terms = search.poses[order], search.pose_terms[order]
 
