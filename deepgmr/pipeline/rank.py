@@ -54,7 +54,15 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = ("score", "misfit", "looseness", "bend", "relief", "contradiction", "shared")  # the terms that plausibility weighs
+RANKED = (
+    "score",
+    "misfit",
+    "looseness",
+    "bend",
+    "relief",
+    "contradiction",
+    "shared",
+)  # the terms that plausibility weighs
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,9 @@ def _contact(motions: RigidTransform, source: Level, target: Level, reach: float
 def _score(contact: _Contact, spacing: float | Tensor, settings: RankSettings) -> Tensor:
     """One minus the partial divergence (H,), as a share of its largest value."""
     kl = kl_oriented(contact.square, contact.cosine, sigma=settings.sigma * spacing, sigma_normal=settings.sigma_normal)
-    divergence = partial_divergence(kl.where(contact.distance <= settings.reach * spacing, math.inf), background=settings.background)
+    divergence = partial_divergence(
+        kl.where(contact.distance <= settings.reach * spacing, math.inf), background=settings.background
+    )
     return (1 - divergence / largest_partial_divergence(settings.background)).clamp(0, 1)  # but for rounding
 
 

@@ -42,7 +42,7 @@ Progress = Callable[[str, float], None]
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
 )
-_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined in any case
+_PRECISE = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -143,12 +143,12 @@ class Registrar:
     def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
-        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
-        if look.refined:
+        hypotheses = joined([motions for room, motions in proposed.items() if room not in _PRECISE])
+        if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _TRIED), hypotheses])
+        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _tried(search)), hypotheses])
         search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
@@ -179,7 +179,7 @@ class Registrar:
             yield "grid", motions
         if look.correlated:
             with clock("correlation"):
-                motions = search.correlated
+                motions, _ = search.correlated
             yield "correlated", motions[: look.correlated]
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
@@ -187,11 +187,24 @@ class Registrar:
             yield "as they are", search.pair.enter(np.eye(4)[None])
 
     def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
+        if not look.refined or not len(hypotheses.rotation):
+            return search.prior.apply(hypotheses)
+        settings = search.settings
         with search.clock("refinement"):
-            if not look.refined:
-                candidates = search.prior.apply(hypotheses)
-            else:
-                candidates = refine(hypotheses, *search.levels, search.prior, search.settings.refine)
+            candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
+        near = [motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE]
+        if near and search.ranked is not search.levels:  # a wide fit of few components would only spoil them
+            with search.clock("detail"):
+                levels, reach = search.within(settings.detail.cells * search.correlated[1])
+                sharpened = sharpen(
+                    joined(near),
+                    *levels,
+                    reach=reach,
+                    prior=search.prior,
+                    settings=settings.detail,
+                    refinement=settings.refine,
+                )
+                candidates = joined([sharpened, candidates])
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
@@ -271,6 +284,7 @@ class Registrar:
         if evidence is None or min(map(len, search.levels)) <= settings.search.few:
             return False
         whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
+        whole = whole and search.ranked is search.levels  # a room turned round overlaps wholly, too
         return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, settings))
 
     def _sure(self, evidence: Evidence, settings: Settings) -> bool:
@@ -279,19 +293,21 @@ class Registrar:
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""
         settings = search.settings
+        reached = search.levels if search.ranked is search.levels or search.finest is None else search.finest
         with search.clock("polish"):
             answer = polish(
                 *search.fine(settings.polish.components),
                 search.poses[0],
-                sparse=search.levels[0],
-                reach=settings.polish.reach * max(level.spacing for level in search.levels),
+                sparse=reached[0].balanced(settings.detail.moved),
+                reach=settings.polish.reach * max(level.spacing for level in reached),
                 settings=settings.polish,
                 refinement=settings.refine,
             )
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined([measure(final, *search.finest, settings.rank, least=search.least, views=search.views), search.pose_terms[1:]])
+            polished = measure(final, *search.finest, settings.rank, least=search.least, views=search.views)
+            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
         return answer
 
     def _answer(
@@ -385,6 +401,11 @@ def _looks(search: Search) -> Iterator[LookSettings]:
         if look.detail and points < settings.finer * max(map(len, search.levels)):
             continue  # there is no finer detail to look at
         yield look
+
+
+def _tried(search: Search) -> tuple[str, ...]:
+    """The rooms whose motions are refined at the level that is searched, whatever the first look says of them."""
+    return _PRECISE if search.ranked is search.levels else _PRECISE[:2]
 
 
 def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:

@@ -124,6 +124,11 @@ class Level:
             self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
         )
 
+    def sampled_axes(self, most: int) -> np.ndarray:
+        """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
+        some = self.points[:: max(1, len(self) // most)]
+        return estimate_normals(self.points, self.tree.nearest(some, min(self.settings.for_normals, len(self)))[1])
+
     @cached_property
     def normals(self) -> Tensor:
         """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""
@@ -151,10 +156,11 @@ class Level:
 
     def patches(self, size: int) -> Tensor:
         """(J, size) int64: every component and the nearest others, nearest first."""
-        if self._patches is None or self._patches.shape[1] < min(size, len(self)):
+        found = self._patches
+        if found is None or found.shape[1] < min(size, len(self)):
             found = torch.from_numpy(self.tree.nearest(self.points, min(size, len(self)))[1])
             object.__setattr__(self, "_patches", found)
-        return self._patches[:, :size]
+        return found[:, :size]
 
     @cached_property
     def mixture(self) -> GaussianMixture:

@@ -58,7 +58,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=6, learned=True, refined=6),
+        LookSettings(correlated=12, learned=True, refined=6),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -92,11 +92,14 @@ class ProposeSettings:
 class CorrelationSettings:
     """Rotations from dominant normals, translations by phase correlation."""
 
-    sampled: int = 800  # components whose directions are counted
+    components: int = 24_000  # of each cloud, whose places are correlated
+    sampled: int = 3000  # of them whose directions are looked at ...
+    counted: int = 800  # ... and of those, that are compared with one another
     sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
     salient: float = 2.0  # times what uniform directions give, from which one is dominant
     directions: int = 6  # dominant ones, at most
-    shifts: int = 3  # steps of mean shift
+    shifts: int = 4  # steps of mean shift ...
+    narrower: float = 2.5  # ... each so much sharper than the one before
     apart: float = 0.44  # radians between dominant directions
     tolerance: float = 0.14  # radians within which angles between directions agree, and rotations are one
     rotations: int = 24
@@ -191,7 +194,9 @@ class DetailSettings:
     neighbours: int = 12  # that a normal is estimated from
     finer: float = 1.5  # times as many components as the level before, from which a level shows more
     finalists: int = 12  # different poses that are followed to the next level
-    moved: int = 1000  # components of the source that are fitted
+    cells: float = 1.5  # of the grid of phase correlation, by which its peaks may be off
+    moved: int = 1000  # components of the source that are fitted at first, of every direction as many ...
+    fitted: int = 3000  # ... and in all rounds but the first, of the surface as it is
     reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
     iterations: int = 6
     settled: float = 3e-4  # steps (rad, sizes) below which a fit stands still
@@ -317,7 +322,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "fast": {  # the first look only
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
-        "search.detailed": [to_plain(LookSettings(correlated=6, learned=True, refined=6))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
     },
     "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish

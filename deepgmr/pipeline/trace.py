@@ -94,9 +94,12 @@ class Search:
         return next(self.finer(self.levels), self.levels)
 
     @cached_property
-    def correlated(self) -> RigidTransform:
-        """The motions (H,) of phase correlation at the levels that are ranked, best first."""
-        return correlated_motions(*self.ranked, prior=self.prior, settings=self.settings.correlation)
+    def correlated(self) -> tuple[RigidTransform, float]:
+        """The motions (H,) of phase correlation, best first, and the size of the cells: how far they may be off."""
+        settings = self.settings.correlation
+        levels = self.levels if self.ranked is self.levels else self.fine(settings.components)
+        axes = levels[0].sampled_axes(settings.sampled), levels[1].sampled_axes(settings.sampled)
+        return correlated_motions(*levels, axes=axes, prior=self.prior, settings=settings)
 
     def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
         """Levels of more detail than these, one after the other, as long as a cloud has any."""
@@ -106,6 +109,15 @@ class Search:
             if max(more) >= settings.finer:
                 levels = self.fine(components)
                 yield levels
+
+    def within(self, reach: float) -> tuple[tuple[Level, Level], float]:
+        """The first of the finer levels whose spacing is within a reach, and the reach, no less than that spacing."""
+        levels = self.ranked
+        for finer in self.finer(self.levels):
+            levels = finer
+            if max(level.spacing for level in levels) <= reach:
+                break
+        return levels, max(reach, *(level.spacing for level in levels))
 
     def fine(self, components: int) -> tuple[Level, Level]:
         """Both clouds with about so many components each, or all they have."""
@@ -162,8 +174,9 @@ class Trace:
 
 
 def joined(motions: list[RigidTransform]) -> RigidTransform:
-    """All of the motions (H,) in a row, float64."""
+    """All of the motions (H,) in a row, float64; there may be none."""
+    parts = [RigidTransform.identity((0,)), *motions]
     return RigidTransform(
-        torch.cat([motion.rotation.double() for motion in motions]),
-        torch.cat([motion.translation.double() for motion in motions]),
+        torch.cat([motion.rotation.double() for motion in parts]),
+        torch.cat([motion.translation.double() for motion in parts]),
     )

@@ -56,7 +56,7 @@ def read_trace(path: Path) -> dict[str, Any]:
 def thinned(search: Search, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Both clouds (N, 3) and (M, 3) float64 at about so many points, in the coordinates of the input."""
     pair = search.pair
-    source, target = pair.fine(points, search.settings.polish.neighbours)
+    source, target = pair.fine(points, search.settings.detail.neighbours)
     return pair.scale * source.points + pair.source.origin, pair.scale * target.points + pair.target.origin
 
 

@@ -23,22 +23,35 @@ from deepgmr.pipeline.settings import CorrelationSettings
 _HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how many such cells are looked at for one
 
 
-def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
-    """The motions (H,) at the highest peaks of phase correlation, highest first; none where no direction dominates."""
-    turns = rotations(*(dominant(level.axes, settings) for level in (source, target)), settings)
+def correlated_motions(
+    source: Level,
+    target: Level,
+    *,
+    axes: tuple[np.ndarray, np.ndarray],
+    prior: Prior,
+    settings: CorrelationSettings,
+) -> tuple[RigidTransform, float]:
+    """The motions (H,) at the highest peaks of phase correlation, highest first, and the size of the cells.
+
+    None where no direction dominates. `axes` (J, 3), (K, 3) are normals of either cloud, not necessarily of all of it.
+    """
+    there = dominant(axes[1], settings)
+    turns = rotations(dominant(axes[0], settings), there, settings)
     turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
     if not len(turns):
-        return RigidTransform.identity((0,), dtype=torch.float64)
+        return RigidTransform.identity((0,), dtype=torch.float64), 0.0
     spacing = max(source.spacing, target.spacing)
-    low, extent = target.points.min(axis=0), np.ptp(target.points, axis=0)
+    grid = _upright(there[0])  # so that walls fill layers of cells, whatever the pose
+    goal = target.points @ grid.T
+    low, extent = goal.min(axis=0), np.ptp(goal, axis=0)
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
     heights, shifts, chosen = [], [], []
     for number, turn in enumerate(turns):
-        turned = source.points @ turn.T
+        turned = source.points @ (grid @ turn).T
         room = np.ptp(turned, axis=0) + extent  # free of wrapping round
         size = max((math.prod(room) / settings.cells) ** (1 / 3), settings.voxel * spacing)
         shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
-        size, spectrum = spectra.setdefault(shape, (size, _spectrum(target.points - low, size, shape)))
+        size, spectrum = spectra.setdefault(shape, (size, _spectrum(goal - low, size, shape)))
         cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
         strength = np.abs(cross)
         cross /= np.maximum(strength, settings.floor * strength.max())
@@ -49,27 +62,28 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
         shifts.append(steps * size + low - turned.min(axis=0))
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
-    return RigidTransform(
-        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order])
+    motions = RigidTransform(
+        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
     )
+    return motions, max(size for size, _ in spectra.values())
 
 
 def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarray, np.ndarray]:
     """The directions (P, 3) that most of the axes (J, 3) share, signs left out, and how many times chance they do."""
-    sample = axes[:: max(1, len(axes) // settings.sampled)]
+    sample = axes[:: max(1, len(axes) // settings.counted)]
     density = np.exp(settings.sharpness * ((sample @ sample.T) ** 2 - 1)).mean(axis=1)
     # What uniform directions give: the mean of exp(k (x^2 - 1)) over x in [0, 1].
     grid = (np.arange(1000) + 0.5) / 1000
     chance = float(np.exp(settings.sharpness * (grid**2 - 1)).mean())
-    free, found, weights = np.ones(len(sample), dtype=bool), [], []
+    free, found, weights = np.ones(len(sample), dtype=bool), list[np.ndarray](), list[float]()
     while len(found) < settings.directions and free.any():
         best = int(np.argmax(np.where(free, density, -1.0)))
         if density[best] < settings.salient * chance:
             break
         centre = sample[best]
-        for _ in range(settings.shifts):
-            weight = np.exp(settings.sharpness * ((sample @ centre) ** 2 - 1))
-            centre = np.linalg.eigh((sample * weight[:, None]).T @ sample)[1][:, -1]
+        for step in range(settings.shifts):  # ever narrower: across a hundred metres a degree is two metres
+            weight = np.exp(settings.sharpness * settings.narrower**step * ((axes @ centre) ** 2 - 1))
+            centre = np.linalg.eigh((axes * weight[:, None]).T @ axes)[1][:, -1]
         found.append(centre)
         weights.append(density[best] / chance)
         free &= np.abs(sample @ centre) < math.cos(settings.apart)
@@ -114,6 +128,13 @@ def rotations(
             kept.append(i)
             free &= angle[i] > settings.tolerance
     return turns[order][kept[: settings.rotations]]
+
+
+def _upright(directions: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) that lays the first of the directions (P, 3) and the next most upright on it along axes."""
+    first = directions[0]
+    across = np.abs(directions @ first) < 0.5
+    return _frame(first, directions[across][0] if across.any() else _across(first, 0.0)).T
 
 
 def _frame(one: np.ndarray, two: np.ndarray) -> np.ndarray:
