@@ -151,7 +151,9 @@ class RankSettings:
 
     sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
     sigma_normal: float = 0.7  # and of its normal, a unit vector
-    seen_through: float = 30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    seen_through: float = (
+        30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    )
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do

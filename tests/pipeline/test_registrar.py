@@ -324,7 +324,11 @@ def test_progress_is_reported_in_order(pair) -> None:
         ({"max_rotation_degrees": 200}, InvalidConfig, "200"),
         ({"max_rotation_degrees": float("nan")}, InvalidConfig, "nan"),
         ({"trust": 1.5}, InvalidConfig, "1.5"),
-        ({"source_origin": [0, 1]}, InvalidConfig, r"source_origin must be three numbers, got an array of shape \(2,\)"),
+        (
+            {"source_origin": [0, 1]},
+            InvalidConfig,
+            r"source_origin must be three numbers, got an array of shape \(2,\)",
+        ),
         ({"target_origin": "here"}, InvalidConfig, "target_origin must be three numbers, got str"),
         ({"target_origin": [0, np.nan, 1]}, InvalidConfig, "target_origin must be three finite numbers"),
         ({"source_origin": [0, np.inf, 1]}, InvalidConfig, "source_origin must be three finite numbers"),

@@ -64,7 +64,9 @@ def test_what_stands_in_a_room_is_told_from_the_room() -> None:
     assert share(view, room(rng, 4000), 0.02) == 0.0  # edges and slanted walls included
     free = rng.uniform(0.4, 1.8, (500, 3))
     assert share(view, free, 0.02) == pytest.approx(1.0, abs=0.01)
-    assert share(view, np.array([[30.0, 2, 1], [4.0, 2.5, 1.2], [6.0, 3.5, 1.3], [-2, 0, 0]]), 0.02) == 0.0  # behind all
+    assert (
+        share(view, np.array([[30.0, 2, 1], [4.0, 2.5, 1.2], [6.0, 3.5, 1.3], [-2, 0, 0]]), 0.02) == 0.0
+    )  # behind all
 
 
 def test_a_direction_that_was_not_looked_in_says_nothing() -> None:
