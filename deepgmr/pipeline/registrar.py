@@ -19,7 +19,7 @@ from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle, whole_network
-from deepgmr.pipeline.clouds import as_points, check_units, size_note
+from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.polish import Polished, polish
@@ -34,6 +34,7 @@ from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
 from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
+from deepgmr.pipeline.visibility import View, Views
 from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
@@ -89,6 +90,8 @@ class Registrar:
         *,
         initial: Any = None,
         max_rotation_degrees: float | None = None,
+        source_origin: Any = None,
+        target_origin: Any = None,
         trust: float | None = None,
         seed: int = 0,
         refine: bool = True,
@@ -107,8 +110,9 @@ class Registrar:
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
+            views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
             search = Search(
-                pair, pair.levels(), prior, settings, clock, self.bundle
+                pair, pair.levels(), prior, settings, clock, self.bundle, views
             )  # each cloud as a mixture of disks
 
         report("searching", 0.2)
@@ -207,7 +211,7 @@ class Registrar:
         """Measure the new candidates where there is more detail, and put all of them in order."""
         settings = search.settings.rank
         with search.clock("ranking"):
-            terms = measure(candidates, *search.ranked, settings)
+            terms = measure(candidates, *search.ranked, settings, views=search.views)
             search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
             search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
@@ -238,7 +242,7 @@ class Registrar:
                     refinement=search.settings.refine,
                 )
                 search.finest, search.poses, search.least = levels, poses, least
-                search.pose_terms = measure(poses, *levels, rank, least=least)
+                search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
                 self._order(search, settings.finalists)
                 before = levels
         self._weigh(search)
@@ -302,9 +306,8 @@ class Registrar:
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined(
-                [measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]]
-            )
+            polished = measure(final, *search.finest, settings.rank, least=search.least, views=search.views)
+            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
         return answer
 
     def _answer(
@@ -362,6 +365,8 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
     initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
+    source_origin, target_origin  (3,) where the sensor stood that saw the whole cloud, in its frame and units: nothing
+                          of the other cloud can stand where it saw through
     trust                 the confidence from which an answer is one to act on; by default .9
     seed                  of the points drawn on meshes; clouds need no chance
     refine                False leaves out the polish at the resolution of the data
@@ -438,6 +443,18 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
     return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
+
+
+def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:
+    """Both clouds as their sensors saw them, where it is known from where."""
+    views: list[View | None] = []
+    for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
+        if origin is None:
+            views.append(None)
+            continue
+        place = as_point(origin, name)
+        views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings.visibility))
+    return views[0], views[1]
 
 
 def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:

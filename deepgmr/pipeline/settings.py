@@ -151,6 +151,9 @@ class RankSettings:
 
     sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
     sigma_normal: float = 0.7  # and of its normal, a unit vector
+    seen_through: float = (
+        30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    )
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
@@ -170,6 +173,19 @@ class RankSettings:
     unlike: float = 0.05  # ... from which on they do not ...
     elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
     placed: int = 128  # components that are compared for that
+
+
+@dataclass(frozen=True)
+class VisibilitySettings:
+    """What a sensor saw through, where it is known from where it looked."""
+
+    per_cell: int = 6  # points that a cell of directions should hold
+    probes: int = 1000  # of them that are asked how far away so many others are
+    finest: float = 0.003  # radians: no cell is smaller ...
+    coarsest: float = 0.1  # ... nor larger
+    margin: float = 3.0  # spacings by which a component has to stand in front of what was seen ...
+    share: float = 0.1  # ... beside this share of the range: motions are not exact, and grazed surfaces recede fast
+    belief: float = 0.01  # share of the components that stands for what is believed where none was looked at
 
 
 @dataclass(frozen=True)
@@ -259,6 +275,7 @@ class Settings:
     agree: AgreeSettings = field(default_factory=AgreeSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
     rank: RankSettings = field(default_factory=RankSettings)
+    visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
     detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
@@ -328,6 +345,7 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 
 _MAY_BE_ZERO = {
+    *("rank.seen_through", "visibility.margin", "visibility.share"),
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
     *(
         "rank.like",

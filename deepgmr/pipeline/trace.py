@@ -22,6 +22,7 @@ from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
 from deepgmr.pipeline.settings import LookSettings, Settings
+from deepgmr.pipeline.visibility import Views
 
 
 class Clock:
@@ -75,6 +76,7 @@ class Search:
     settings: Settings
     clock: Clock
     bundle: Bundle
+    views: Views = (None, None)  # of the source and the target, where their sensors' origins are known
     looks: list[Look] = field(default_factory=list)
     matches: list[Met] = field(default_factory=list)  # what the proposed motions were agreed from
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
