@@ -45,6 +45,14 @@ def command(
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="The rotation is known to be below this.")
     ] = None,
+    source_origin: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--source-origin", metavar="X Y Z", help="Where the sensor stood that saw SRC, in its frame."),
+    ] = None,
+    target_origin: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--target-origin", metavar="X Y Z", help="Where the sensor stood that saw TGT, in its frame."),
+    ] = None,
     trust: Annotated[
         float | None,
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
@@ -132,6 +140,8 @@ def command(
                 clouds[1].points,
                 initial=prior,
                 max_rotation_degrees=max_rotation,
+                source_origin=source_origin,
+                target_origin=target_origin,
                 trust=trust,
                 seed=seed,
                 refine=not no_refine,

@@ -16,6 +16,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform, first_apart, rotation_grid
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
+from deepgmr.pipeline.visibility import Views, seen_through
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Terms:
     shared: Tensor  # (H,) log of the share of the components with a counterpart
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
+    seen_through: Tensor  # (H,) nats against it, for what stands in space that a sensor saw through; 0 if unknown
 
     def __len__(self) -> int:
         return len(self.score)
@@ -81,7 +83,7 @@ class Ranking:
         total = torch.zeros_like(terms.score)
         for name in RANKED:
             total = total + self.weights[name] * getattr(terms, name)
-        return total
+        return total - terms.seen_through
 
 
 def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
@@ -97,9 +99,17 @@ def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...])
 
 
 def measure(
-    motions: RigidTransform, source: Level, target: Level, settings: RankSettings, *, least: float = 0.0
+    motions: RigidTransform,
+    source: Level,
+    target: Level,
+    settings: RankSettings,
+    *,
+    least: float = 0.0,
+    views: Views = (None, None),
 ) -> Terms:
     """The terms of motions (H,); lengths in spacings of the sparser level, but at least `least`, in frame units.
+
+    `views` are those of the source and the target, where their sensors' origins are known.
 
     The score is the divergence of either surface from the other (`deepgmr.divergence.partial`), over places and
     normals, with the nearest component as the counterpart; the mean of the two directions. Its background makes it
@@ -107,10 +117,13 @@ def measure(
     The gaps between what meets are the sharper half.
     """
     spacing = max(source.spacing, target.spacing, least)
-    forward = _side(motions, source.balanced(settings.asked), target, spacing, settings)
-    backward = _side(motions.inverse(), target.balanced(settings.asked), source, spacing, settings)
+    asked = source.balanced(settings.asked), target.balanced(settings.asked)
+    forward = _side(motions, asked[0], target, spacing, settings)
+    backward = _side(motions.inverse(), asked[1], source, spacing, settings)
+    through = settings.seen_through * seen_through(motions, asked[0].means, asked[1].means, views, spacing)
     both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
-    return Terms(**both, source_overlap=forward["overlap"], target_overlap=backward["overlap"])
+    overlaps = {"source_overlap": forward["overlap"], "target_overlap": backward["overlap"]}
+    return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
 
 def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:

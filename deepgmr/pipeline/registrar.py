@@ -19,7 +19,7 @@ from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle, whole_network
-from deepgmr.pipeline.clouds import as_points, check_units, size_note
+from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.polish import Polished, polish
@@ -34,6 +34,7 @@ from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
 from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
+from deepgmr.pipeline.visibility import View, Views
 from deepgmr.threads import one_thread
 
 Progress = Callable[[str, float], None]
@@ -41,7 +42,7 @@ Progress = Callable[[str, float], None]
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
 )
-_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined in any case
+_PRECISE = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -89,6 +90,8 @@ class Registrar:
         *,
         initial: Any = None,
         max_rotation_degrees: float | None = None,
+        source_origin: Any = None,
+        target_origin: Any = None,
         trust: float | None = None,
         seed: int = 0,
         refine: bool = True,
@@ -107,8 +110,9 @@ class Registrar:
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
+            views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
             search = Search(
-                pair, pair.levels(), prior, settings, clock, self.bundle
+                pair, pair.levels(), prior, settings, clock, self.bundle, views
             )  # each cloud as a mixture of disks
 
         report("searching", 0.2)
@@ -139,12 +143,12 @@ class Registrar:
     def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
-        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
+        hypotheses = joined([motions for room, motions in proposed.items() if room not in _PRECISE])
         if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _TRIED), hypotheses])
+        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _tried(search)), hypotheses])
         search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
@@ -175,7 +179,7 @@ class Registrar:
             yield "grid", motions
         if look.correlated:
             with clock("correlation"):
-                motions = search.correlated
+                motions, _ = search.correlated
             yield "correlated", motions[: look.correlated]
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
@@ -183,18 +187,31 @@ class Registrar:
             yield "as they are", search.pair.enter(np.eye(4)[None])
 
     def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
+        if not look.refined or not len(hypotheses.rotation):
+            return search.prior.apply(hypotheses)
+        settings = search.settings
         with search.clock("refinement"):
-            if not look.refined or not len(hypotheses.rotation):
-                candidates = search.prior.apply(hypotheses)
-            else:
-                candidates = refine(hypotheses, *search.levels, search.prior, search.settings.refine)
+            candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
+        near = joined([motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE])
+        if len(near.rotation) and search.ranked is not search.levels:  # a wide fit of few components would only spoil them
+            with search.clock("detail"):
+                spacing = max(level.spacing for level in search.ranked)
+                sharpened = sharpen(
+                    near,
+                    *search.ranked,
+                    reach=max(settings.detail.cells * search.correlated[1], spacing),
+                    prior=search.prior,
+                    settings=settings.detail,
+                    refinement=settings.refine,
+                )
+                candidates = joined([sharpened, candidates])
         return candidates
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
         """Measure the new candidates where there is more detail, and put all of them in order."""
         settings = search.settings.rank
         with search.clock("ranking"):
-            terms = measure(candidates, *search.ranked, settings)
+            terms = measure(candidates, *search.ranked, settings, views=search.views)
             search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
             search.terms = Terms.joined([search.terms, terms])
             search.candidates = joined([search.candidates, candidates])
@@ -225,7 +242,7 @@ class Registrar:
                     refinement=search.settings.refine,
                 )
                 search.finest, search.poses, search.least = levels, poses, least
-                search.pose_terms = measure(poses, *levels, rank, least=least)
+                search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
                 self._order(search, settings.finalists)
                 before = levels
         self._weigh(search)
@@ -267,6 +284,7 @@ class Registrar:
         if evidence is None or min(map(len, search.levels)) <= settings.search.few:
             return False
         whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
+        whole = whole and search.ranked is search.levels  # a room turned round overlaps wholly, too
         return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, settings))
 
     def _sure(self, evidence: Evidence, settings: Settings) -> bool:
@@ -275,21 +293,21 @@ class Registrar:
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""
         settings = search.settings
+        reached = search.levels if search.ranked is search.levels or search.finest is None else search.finest
         with search.clock("polish"):
             answer = polish(
                 *search.fine(settings.polish.components),
                 search.poses[0],
-                sparse=search.levels[0],
-                reach=settings.polish.reach * max(level.spacing for level in search.levels),
+                sparse=reached[0].balanced(settings.detail.moved),
+                reach=settings.polish.reach * max(level.spacing for level in reached),
                 settings=settings.polish,
                 refinement=settings.refine,
             )
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            search.pose_terms = Terms.joined(
-                [measure(final, *search.finest, settings.rank, least=search.least), search.pose_terms[1:]]
-            )
+            polished = measure(final, *search.finest, settings.rank, least=search.least, views=search.views)
+            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
         return answer
 
     def _answer(
@@ -347,6 +365,8 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
     initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
+    source_origin, target_origin  (3,) where the sensor stood that saw the whole cloud, in its frame and units: nothing
+                          of the other cloud can stand where it saw through
     trust                 the confidence from which an answer is one to act on; by default .9
     seed                  of the points drawn on meshes; clouds need no chance
     refine                False leaves out the polish at the resolution of the data
@@ -381,6 +401,11 @@ def _looks(search: Search) -> Iterator[LookSettings]:
         if look.detail and points < settings.finer * max(map(len, search.levels)):
             continue  # there is no finer detail to look at
         yield look
+
+
+def _tried(search: Search) -> tuple[str, ...]:
+    """The rooms whose motions are refined at the level that is searched, whatever the first look says of them."""
+    return _PRECISE if search.ranked is search.levels else _PRECISE[:2]
 
 
 def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:
@@ -418,6 +443,18 @@ def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prio
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
     return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
+
+
+def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:
+    """Both clouds as their sensors saw them, where it is known from where."""
+    views: list[View | None] = []
+    for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
+        if origin is None:
+            views.append(None)
+            continue
+        place = as_point(origin, name)
+        views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings.visibility))
+    return views[0], views[1]
 
 
 def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:

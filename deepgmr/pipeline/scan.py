@@ -124,6 +124,11 @@ class Level:
             self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
         )
 
+    def sampled_axes(self, most: int) -> np.ndarray:
+        """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
+        some = self.points[:: max(1, len(self) // most)]
+        return estimate_normals(self.points, self.tree.nearest(some, min(self.settings.for_normals, len(self)))[1])
+
     @cached_property
     def normals(self) -> Tensor:
         """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""

@@ -58,7 +58,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=6, learned=True, refined=6),
+        LookSettings(correlated=12, learned=True, refined=6),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -92,11 +92,14 @@ class ProposeSettings:
 class CorrelationSettings:
     """Rotations from dominant normals, translations by phase correlation."""
 
-    sampled: int = 800  # components whose directions are counted
+    components: int = 24_000  # of each cloud, whose places are correlated
+    sampled: int = 3000  # of them whose directions are looked at ...
+    counted: int = 800  # ... and of those, that are compared with one another
     sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
     salient: float = 2.0  # times what uniform directions give, from which one is dominant
     directions: int = 6  # dominant ones, at most
-    shifts: int = 3  # steps of mean shift
+    shifts: int = 4  # steps of mean shift ...
+    narrower: float = 2.5  # ... each so much sharper than the one before
     apart: float = 0.44  # radians between dominant directions
     tolerance: float = 0.14  # radians within which angles between directions agree, and rotations are one
     rotations: int = 24
@@ -148,6 +151,9 @@ class RankSettings:
 
     sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
     sigma_normal: float = 0.7  # and of its normal, a unit vector
+    seen_through: float = (
+        30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    )
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
@@ -170,6 +176,19 @@ class RankSettings:
 
 
 @dataclass(frozen=True)
+class VisibilitySettings:
+    """What a sensor saw through, where it is known from where it looked."""
+
+    per_cell: int = 6  # points that a cell of directions should hold
+    probes: int = 1000  # of them that are asked how far away so many others are
+    finest: float = 0.003  # radians: no cell is smaller ...
+    coarsest: float = 0.1  # ... nor larger
+    margin: float = 3.0  # spacings by which a component has to stand in front of what was seen ...
+    share: float = 0.1  # ... beside this share of the range: motions are not exact, and grazed surfaces recede fast
+    belief: float = 0.01  # share of the components that stands for what is believed where none was looked at
+
+
+@dataclass(frozen=True)
 class DetailSettings:
     """Finalists, refined and ranked again on finer and finer levels until one stands out or the detail ends."""
 
@@ -177,6 +196,7 @@ class DetailSettings:
     neighbours: int = 12  # that a normal is estimated from
     finer: float = 1.5  # times as many components as the level before, from which a level shows more
     finalists: int = 12  # different poses that are followed to the next level
+    cells: float = 1.5  # of the grid of phase correlation, by which its peaks may be off
     moved: int = 1000  # components of the source that are fitted at first, of every direction as many ...
     fitted: int = 3000  # ... and in all rounds but the first, of the surface as it is
     reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
@@ -255,6 +275,7 @@ class Settings:
     agree: AgreeSettings = field(default_factory=AgreeSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
     rank: RankSettings = field(default_factory=RankSettings)
+    visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
     detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
@@ -303,7 +324,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "fast": {  # the first look only
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
-        "search.detailed": [to_plain(LookSettings(correlated=6, learned=True, refined=6))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
     },
     "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish
@@ -324,6 +345,7 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 
 _MAY_BE_ZERO = {
+    *("rank.seen_through", "visibility.margin", "visibility.share"),
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
     *(
         "rank.like",

@@ -22,6 +22,7 @@ from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
 from deepgmr.pipeline.settings import LookSettings, Settings
+from deepgmr.pipeline.visibility import Views
 
 
 class Clock:
@@ -75,6 +76,7 @@ class Search:
     settings: Settings
     clock: Clock
     bundle: Bundle
+    views: Views = (None, None)  # of the source and the target, where their sensors' origins are known
     looks: list[Look] = field(default_factory=list)
     matches: list[Met] = field(default_factory=list)  # what the proposed motions were agreed from
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
@@ -92,9 +94,12 @@ class Search:
         return next(self.finer(self.levels), self.levels)
 
     @cached_property
-    def correlated(self) -> RigidTransform:
-        """The motions (H,) of phase correlation at the levels that are ranked, best first."""
-        return correlated_motions(*self.ranked, prior=self.prior, settings=self.settings.correlation)
+    def correlated(self) -> tuple[RigidTransform, float]:
+        """The motions (H,) of phase correlation, best first, and the size of the cells: how far they may be off."""
+        settings = self.settings.correlation
+        levels = self.levels if self.ranked is self.levels else self.fine(settings.components)
+        axes = levels[0].sampled_axes(settings.sampled), levels[1].sampled_axes(settings.sampled)
+        return correlated_motions(*levels, axes=axes, prior=self.prior, settings=settings)
 
     def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
         """Levels of more detail than these, one after the other, as long as a cloud has any."""

@@ -176,6 +176,10 @@ def python_lines(scene: Scene) -> str:
         options.append(f"max_rotation_degrees={math.degrees(prior.max_rotation):.12g}")
     if prior.initial is not None:
         options.append(f"initial={scene.search.pair.undo(prior.initial).tolist()}")
+    pair = scene.search.pair
+    for role, scan, view in zip(("source", "target"), (pair.source, pair.target), scene.search.views, strict=True):
+        if view is not None:
+            options.append(f"{role}_origin={(pair.scale * view.origin.numpy() + scan.origin).tolist()}")
     lines += [f"result = registrar.register(source, target, {', '.join(options)})", 'result.report("report.html")']
     return "\n".join(lines)
 

@@ -126,7 +126,7 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
         **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
-        **{"drop_invalid": False},
+        **{"drop_invalid": False, "source_origin": None, "target_origin": None},
     }
     assert standin.loaded == ["default", "default"] and standin.changes == []
 
@@ -142,10 +142,12 @@ def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_p
     write_transform(tmp_path / "T0.txt", MOTION)
     options = ["--initial", str(tmp_path / "T0.txt"), "--max-rotation", "45", "--seed", "7"]
     options += ["--trust", "0.5", "--preset", "fast", "--bundle", "mine.safetensors"]
+    options += ["--source-origin", "1", "-2.5", "3e2", "--target-origin", "0", "0", "0"]
     assert cli.register_main([*pair, *options, "--no-refine", "--drop-invalid"]) == 0
     call = standin.calls[0]
     np.testing.assert_array_equal(call["initial"], MOTION)
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+    assert call["source_origin"] == (1.0, -2.5, 300.0) and call["target_origin"] == (0.0, 0.0, 0.0)
     assert call["trust"] == 0.5 and standin.loaded == ["mine.safetensors", "fast"]
 
 

@@ -23,15 +23,25 @@ from deepgmr.pipeline.settings import CorrelationSettings
 _HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how many such cells are looked at for one
 
 
-def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings) -> RigidTransform:
-    """The motions (H,) at the highest peaks of phase correlation, highest first; none where no direction dominates."""
-    directions = dominant(target.axes, settings)
-    turns = rotations(dominant(source.axes, settings), directions, settings)
+def correlated_motions(
+    source: Level,
+    target: Level,
+    *,
+    axes: tuple[np.ndarray, np.ndarray],
+    prior: Prior,
+    settings: CorrelationSettings,
+) -> tuple[RigidTransform, float]:
+    """The motions (H,) at the highest peaks of phase correlation, highest first, and the size of the cells.
+
+    None where no direction dominates. `axes` (J, 3), (K, 3) are normals of either cloud, not necessarily of all of it.
+    """
+    there = dominant(axes[1], settings)
+    turns = rotations(dominant(axes[0], settings), there, settings)
     turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
     if not len(turns):
-        return RigidTransform.identity((0,), dtype=torch.float64)
+        return RigidTransform.identity((0,), dtype=torch.float64), 0.0
     spacing = max(source.spacing, target.spacing)
-    grid = _upright(directions[0])  # so that walls fill layers of cells, whatever the pose
+    grid = _upright(there[0])  # so that walls fill layers of cells, whatever the pose
     goal = target.points @ grid.T
     low, extent = goal.min(axis=0), np.ptp(goal, axis=0)
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
@@ -54,9 +64,10 @@ def correlated_motions(source: Level, target: Level, *, prior: Prior, settings: 
         shifts.append(steps * size + low - turned.min(axis=0))
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
-    return RigidTransform(
+    motions = RigidTransform(
         torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
     )
+    return motions, max(size for size, _ in spectra.values())
 
 
 def cell_size(sides: np.ndarray, spacing: float, settings: CorrelationSettings) -> float:
@@ -67,7 +78,7 @@ def cell_size(sides: np.ndarray, spacing: float, settings: CorrelationSettings) 
 
 def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarray, np.ndarray]:
     """The directions (P, 3) that most of the axes (J, 3) share, signs left out, and how many times chance they do."""
-    sample = axes[:: max(1, len(axes) // settings.sampled)]
+    sample = axes[:: max(1, len(axes) // settings.counted)]
     density = np.exp(settings.sharpness * ((sample @ sample.T) ** 2 - 1)).mean(axis=1)
     # What uniform directions give: the mean of exp(k (x^2 - 1)) over x in [0, 1].
     grid = (np.arange(1000) + 0.5) / 1000
@@ -78,9 +89,9 @@ def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarra
         if density[best] < settings.salient * chance:
             break
         centre = sample[best]
-        for _ in range(settings.shifts):
-            weight = np.exp(settings.sharpness * ((sample @ centre) ** 2 - 1))
-            centre = np.linalg.eigh((sample * weight[:, None]).T @ sample)[1][:, -1]
+        for step in range(settings.shifts):  # ever narrower: across a hundred metres a degree is two metres
+            weight = np.exp(settings.sharpness * settings.narrower**step * ((axes @ centre) ** 2 - 1))
+            centre = np.linalg.eigh((axes * weight[:, None]).T @ axes)[1][:, -1]
         found.append(centre)
         weights.append(density[best] / chance)
         free &= np.abs(sample @ centre) < math.cos(settings.apart)
