@@ -43,4 +43,5 @@ def balanced(axes: np.ndarray, most: int) -> np.ndarray:
         if full.all() or share.sum() >= most - 1:
             break
         share[~full] *= (most - full.sum()) / share[~full].sum()
-    return np.flatnonzero(np.diff(np.floor(np.cumsum(share)), prepend=0.0) > 0)
+    order = np.argsort(cell, kind="stable")  # cell after cell, so that each has its share to within one
+    return np.sort(order[np.diff(np.floor(np.cumsum(share[order])), prepend=0.0) > 0])

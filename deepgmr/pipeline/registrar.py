@@ -192,14 +192,14 @@ class Registrar:
         settings = search.settings
         with search.clock("refinement"):
             candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
-        near = [motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE]
-        if near and search.ranked is not search.levels:  # a wide fit of few components would only spoil them
+        near = joined([motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE])
+        if len(near.rotation) and search.ranked is not search.levels:  # a wide fit of few components would only spoil them
             with search.clock("detail"):
-                levels, reach = search.within(settings.detail.cells * search.correlated[1])
+                spacing = max(level.spacing for level in search.ranked)
                 sharpened = sharpen(
-                    joined(near),
-                    *levels,
-                    reach=reach,
+                    near,
+                    *search.ranked,
+                    reach=max(settings.detail.cells * search.correlated[1], spacing),
                     prior=search.prior,
                     settings=settings.detail,
                     refinement=settings.refine,

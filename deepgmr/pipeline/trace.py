@@ -110,15 +110,6 @@ class Search:
                 levels = self.fine(components)
                 yield levels
 
-    def within(self, reach: float) -> tuple[tuple[Level, Level], float]:
-        """The first of the finer levels whose spacing is within a reach, and the reach, no less than that spacing."""
-        levels = self.ranked
-        for finer in self.finer(self.levels):
-            levels = finer
-            if max(level.spacing for level in levels) <= reach:
-                break
-        return levels, max(reach, *(level.spacing for level in levels))
-
     def fine(self, components: int) -> tuple[Level, Level]:
         """Both clouds with about so many components each, or all they have."""
         if components not in self._fine:
