@@ -10,6 +10,9 @@ from problems_pipeline import RANKING, SETTINGS, level, motion, moved, shape
 from deepgmr.datasets.worlds.drives import street_pair
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.rank import RANKED, measure
+from deepgmr.pipeline.registrar import register
+from deepgmr.pipeline.scan import Pair, Scan
+from deepgmr.pipeline.trace import Trace
 from deepgmr.pipeline.visibility import View, seen_through
 
 STILL = RigidTransform.identity((1,), dtype=torch.float64)
@@ -123,17 +126,37 @@ def test_without_views_nothing_changes_to_the_bit() -> None:
     assert not terms.seen_through.any() and torch.equal(RANKING.plausibility(terms), weighed)
 
 
-def test_stacked_sensors_on_a_street_stand_where_the_other_saw_through() -> None:
-    for seed in range(3):
-        plan = street_pair(np.random.default_rng([5, seed]), beams=32, near=10, far=40)
-        assert plan.origins is not None
-        source, target = (cloud.astype(float) for cloud in plan.clouds(20_000))
-        there = plan.target_from_source[:3, :3] @ plan.origins[0] + plan.target_from_source[:3, 3]
-        assert 9.5 < np.linalg.norm(there) < 41 and not plan.origins[1].any()  # as far apart as was asked for
-        views = tuple(View.of(c, o, NUMBERS) for c, o in zip((source, target), plan.origins, strict=True))
-        stacked = plan.target_from_source.copy()
-        stacked[:3, 3] -= there  # as if both had been seen from one place
-        motions = RigidTransform.from_matrix(torch.from_numpy(np.stack([plan.target_from_source, stacked])))
-        clouds = (torch.from_numpy(cloud[::10]) for cloud in (source, target))
-        right, wrong = seen_through(motions, *clouds, views, 0.3).tolist()
-        assert right < 0.05 and wrong > 3 * right
+@pytest.mark.parametrize("seed", range(3))
+def test_stacked_sensors_on_a_street_stand_where_the_other_saw_through(seed: int) -> None:
+    plan = street_pair(np.random.default_rng([5, seed]), beams=32, near=10, far=40)
+    assert plan.origins is not None
+    source, target = (cloud.astype(float) for cloud in plan.clouds(20_000))
+    there = plan.target_from_source[:3, :3] @ plan.origins[0] + plan.target_from_source[:3, 3]
+    assert 9.5 < np.linalg.norm(there) < 41 and not plan.origins[1].any()  # as far apart as was asked for
+    stacked = plan.target_from_source.copy()
+    stacked[:3, 3] -= there  # as if both had been seen from one place
+    pair = Pair(Scan.of(source), Scan.of(target))
+    places = zip((pair.source, pair.target), plan.origins, strict=True)
+    views = [View.of(s.heaps.means / pair.scale, (o - s.origin) / pair.scale, NUMBERS) for s, o in places]
+    motions = pair.enter(np.stack([plan.target_from_source, stacked]))
+    blind, seeing = (
+        measure(motions, *pair.fine(6000, 12), SETTINGS.rank, views=known) for known in ((None, None), tuple(views))
+    )
+    right, wrong = (RANKING.plausibility(blind) - RANKING.plausibility(seeing)).tolist()
+    assert 0 <= right < 1 and wrong > 2.5 and int(RANKING.plausibility(seeing).argmax()) == 0
+
+
+def test_register_looks_from_the_origins_and_is_right() -> None:
+    plan, trace = street_pair(np.random.default_rng([5, 0]), beams=32, near=10, far=40), Trace()
+    assert plan.origins is not None
+    source, target = plan.clouds(15_000)
+    answer = register(source, target, source_origin=plan.origins[0].tolist(), target_origin=(0, 0, 0), trace=trace)
+    off = answer.target_from_source @ np.append(plan.origins[0], 1) - plan.target_from_source @ np.append(plan.origins[0], 1)
+    assert np.linalg.norm(off) < plan.metres
+    search = trace.search
+    assert search is not None and search.terms.seen_through.max() > 2 and search.pose_terms.seen_through[0] < 1
+    for view, scan, place in zip(search.views, (search.pair.source, search.pair.target), plan.origins, strict=True):
+        assert view is not None and np.allclose(search.pair.scale * view.origin.numpy() + scan.origin, place)
+    mixed = np.random.default_rng(0).permutation
+    again = register(mixed(source), mixed(target), source_origin=plan.origins[0], target_origin=np.zeros(3))
+    assert np.array_equal(answer.target_from_source, again.target_from_source)
