@@ -16,14 +16,16 @@ import typer
 
 from deepgmr.cli.terminal import BAD_INPUT, answering, paint, put
 
-REQUIRED = ("torch", "numpy", "scipy", "small_gicp", "safetensors", "typer", "rich")
+REQUIRED = ("torch", "numpy", "scipy", "small_gicp", "safetensors", "typer", "rich", "jinja2")
 OPTIONAL = {  # a package and the extra that brings it
     "trimesh": "meshes",
     "laspy": "las",
+    "pye57": "e57",
     "h5py": "evaluate",
     "pooch": "download",
     "matplotlib": "plots",
     "tensorboard": "tensorboard",
+    "rerun-sdk": "view",
     "open3d": "benchmark",
     "kiss-matcher": "benchmark",
 }
