@@ -1,7 +1,7 @@
 """Draw the pair at the top of the README: `python scripts/hero.py`, into docs/pictures/room.webp.
 
-Two procedural scans of one furnished hall, without ceiling and front wall, registered and drawn as `register --picture` does. Needs
-the extra `plots` (for pillow, which matplotlib brings).
+Two procedural scans of one furnished hall, without ceiling and front wall, registered and drawn as `register --picture`
+does. Needs the extra `plots` (for pillow, which matplotlib brings).
 """
 
 from __future__ import annotations
