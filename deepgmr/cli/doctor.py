@@ -142,7 +142,7 @@ def _pair() -> tuple[Any, Any, Any]:
 def _text(found: dict[str, Any]) -> str:
     def mark(well: bool, needed: bool = True) -> str:
         colour = "green" if well else "red" if needed else "yellow"
-        return paint("ok     " if well else "BROKEN " if needed else "missing", colour, sys.stdout)
+        return paint("ok     " if well else "BROKEN " if needed else "absent ", colour, sys.stdout)
 
     test = found["self_test"]
     lines = [
