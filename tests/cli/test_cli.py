@@ -253,6 +253,22 @@ def test_an_answer_not_to_be_trusted_is_still_given(
     assert json.loads(capsys.readouterr().out)["registered"] is False
 
 
+def test_at_a_terminal_a_doubtful_answer_says_where_to_look(
+    pair: list[str], standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status, options, said in (
+        ("ok", [], ""),
+        ("ambiguous", [], "note: -v prints the alternative, --report FILE.html shows"),
+        ("ambiguous", ["-v"], "note: --report FILE.html shows the alternative; --initial"),
+        ("ambiguous", ["--json"], ""),
+    ):
+        standin.status, screen = status, Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", screen)
+            assert cli.register_main([*pair, *options]) == (0 if status == "ok" else 3)
+        assert (said in screen.getvalue()) if said else ("note:" not in screen.getvalue())
+
+
 def test_verbose_speaks_on_stderr_only(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.register_main([*pair, "-v"]) == 0
     printed = capsys.readouterr()
