@@ -18,6 +18,7 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.propose.correlation import _peaks, _spectrum, cell_size, correlated_motions, dominant, rotations
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level, Pair, Scan
+from deepgmr.pipeline.settings import CorrelationSettings
 
 CORRELATION = SETTINGS.correlation
 
@@ -43,6 +44,13 @@ def off(motions: RigidTransform, truth: RigidTransform, points: np.ndarray) -> t
     return degrees(motions.rotation.numpy(), truth.rotation.numpy()), shift.numpy()
 
 
+def correlated(
+    source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings = CORRELATION
+) -> RigidTransform:
+    """The motions, with the normals of all of both clouds."""
+    return correlated_motions(source, target, axes=(source.axes, target.axes), prior=prior, settings=settings)[0]
+
+
 # -- directions ------------------------------------------------------------------------------------------------
 
 
@@ -61,7 +69,7 @@ def test_no_direction_of_a_sphere_stands_out(seed: int) -> None:
     axes = level(sphere(3000, seed)).axes
     found, weights = dominant(axes, CORRELATION)
     assert len(found) <= 1 and (weights < 1.5 * CORRELATION.salient).all()  # of so few samples some are near others
-    found, weights = dominant(axes, replace(CORRELATION, sampled=3000))
+    found, weights = dominant(axes, replace(CORRELATION, counted=3000))
     assert found.shape == (0, 3) and weights.shape == (0,)
 
 
@@ -173,7 +181,7 @@ def test_the_highest_peak_is_that_of_a_brute_phase_correlation(seed: int) -> Non
     target = source + shift
     identity = Prior(RigidTransform.identity(dtype=torch.float64), 0.2)
     settings = replace(CORRELATION, cells=20_000)
-    motions = correlated_motions(level(source), level(target), prior=identity, settings=settings)
+    motions = correlated(level(source), level(target), prior=identity, settings=settings)
     size = float(np.prod(2 * np.ptp(source, axis=0)) / settings.cells) ** (1 / 3)
     shape = tuple(int(2 * length / size) + 8 for length in np.ptp(source, axis=0))
     p, q = (np.zeros(shape) for _ in range(2))
@@ -207,7 +215,7 @@ def furnished_pair(seed: int) -> tuple[Pair, tuple[Level, Level], RigidTransform
 @pytest.mark.parametrize("seed", range(4))
 def test_the_truth_of_a_furnished_hall_is_among_the_first_motions_whatever_the_pose(seed: int) -> None:
     pair, levels, truth, points = furnished_pair(seed)
-    found = correlated_motions(*levels, prior=Prior(), settings=CORRELATION)
+    found = correlated(*levels, prior=Prior())
     assert len(found.rotation) == CORRELATION.kept
     angle, shift = off(found, truth, points)
     voxel = 0.3 / pair.scale  # of the 100,000 cells of a box about both clouds, metres
@@ -217,12 +225,12 @@ def test_the_truth_of_a_furnished_hall_is_among_the_first_motions_whatever_the_p
 def test_motions_keep_to_the_prior_and_find_the_truth_there() -> None:
     _, levels, truth, points = furnished_pair(1)
     prior = Prior(RigidTransform.exp(torch.tensor([0.2, 0.1, -0.3, 9.0, 0, 0], dtype=torch.float64)) @ truth, 0.6)
-    found = correlated_motions(*levels, prior=prior, settings=CORRELATION)
+    found = correlated(*levels, prior=prior)
     assert prior.allows(found.rotation).all()
     angle, shift = off(found, truth, points)
     assert angle[0] < 3 and shift[0] < 0.1  # sizes
     nowhere = Prior(RigidTransform.exp(torch.tensor([0.5, 0.4, 0.4, 0, 0, 0], dtype=torch.float64)) @ truth, 0.1)
-    assert len(correlated_motions(*levels, prior=nowhere, settings=CORRELATION).rotation) == 0
+    assert len(correlated(*levels, prior=nowhere).rotation) == 0
 
 
 @pytest.mark.parametrize("thickness", [[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1e-6, 1e-9], [3, 40, 0.2]])
@@ -237,11 +245,11 @@ def test_a_grid_has_about_as_many_cells_as_it_may_however_thin(thickness: list[f
 
 def test_a_line_takes_no_longer_than_a_room() -> None:
     line = np.linspace(0, 1, 2000)[:, None] * [1.0, 2.0, -0.5]
-    found = correlated_motions(level(line), level(line[::-1] ** 3), prior=Prior(), settings=CORRELATION)
+    found = correlated(level(line), level(line[::-1] ** 3), prior=Prior())
     assert torch.isfinite(found.matrix).all()
 
 
 def test_a_sphere_gives_no_motion() -> None:
     a, b = level(sphere(3000, 2)), level(sphere(3000, 3))
-    assert len(correlated_motions(a, b, prior=Prior(), settings=CORRELATION).rotation) == 0
-    assert len(correlated_motions(level(cuboid(2000, 0)), b, prior=Prior(), settings=CORRELATION).rotation) == 0
+    assert len(correlated(a, b, prior=Prior(), settings=CORRELATION).rotation) == 0
+    assert len(correlated(level(cuboid(2000, 0)), b, prior=Prior(), settings=CORRELATION).rotation) == 0
