@@ -193,7 +193,9 @@ class Registrar:
         with search.clock("refinement"):
             candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
         near = joined([motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE])
-        if len(near.rotation) and search.ranked is not search.levels:  # a wide fit of few components would only spoil them
+        if (
+            len(near.rotation) and search.ranked is not search.levels
+        ):  # a wide fit of few components would only spoil them
             with search.clock("detail"):
                 spacing = max(level.spacing for level in search.ranked)
                 sharpened = sharpen(

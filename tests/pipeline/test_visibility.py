@@ -151,7 +151,9 @@ def test_register_looks_from_the_origins_and_is_right() -> None:
     assert plan.origins is not None
     source, target = plan.clouds(15_000)
     answer = register(source, target, source_origin=plan.origins[0].tolist(), target_origin=(0, 0, 0), trace=trace)
-    off = answer.target_from_source @ np.append(plan.origins[0], 1) - plan.target_from_source @ np.append(plan.origins[0], 1)
+    off = answer.target_from_source @ np.append(plan.origins[0], 1) - plan.target_from_source @ np.append(
+        plan.origins[0], 1
+    )
     assert np.linalg.norm(off) < plan.metres
     search = trace.search
     assert search is not None and search.terms.seen_through.max() > 2 and search.pose_terms.seen_through[0] < 1
