@@ -14,7 +14,16 @@ from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 
-FEATURES = ("standing", "margin", "log_overlap", "misfit", "looseness", "relief", "contradiction", "log_observability")
+FEATURES = {  # of the confidence: whether the more of it there is, the more (+1) or the less (-1) an answer is to be trusted
+    "standing": 1,
+    "margin": 1,
+    "log_overlap": 1,
+    "misfit": -1,
+    "looseness": -1,
+    "relief": 1,
+    "contradiction": -1,
+    "log_observability": 1,
+}
 
 
 class Status(str, Enum):
@@ -143,7 +152,7 @@ class Confidence:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        check_names("the confidence", self.weights, FEATURES)
+        check_names("the confidence", self.weights, tuple(FEATURES))
 
     def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
         """The probability in (0, 1) that the answer is right up to the symmetry of the shape.

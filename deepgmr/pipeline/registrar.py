@@ -42,7 +42,7 @@ Progress = Callable[[str, float], None]
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
 )
-_PRECISE = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
+_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -143,12 +143,13 @@ class Registrar:
     def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
         """The motions worth refining (H,), of all the rooms that a look asks."""
         proposed = dict(self._proposed(look, search))
-        hypotheses = joined([motions for room, motions in proposed.items() if room not in _PRECISE])
+        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
         if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
                 scores = first_look(hypotheses, *search.levels, search.settings.rank)
                 hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        hypotheses = joined([*(motions for room, motions in proposed.items() if room in _tried(search)), hypotheses])
+        tried = [room for room in _TRIED if room != "correlated" or room not in _precise(search)]
+        hypotheses = joined([*(proposed[room] for room in tried if room in proposed), hypotheses])
         search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
         return hypotheses
 
@@ -192,14 +193,12 @@ class Registrar:
         settings = search.settings
         with search.clock("refinement"):
             candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
-        near = joined([motions for room, motions in search.looks[-1].proposed.items() if room in _PRECISE])
-        if (
-            len(near.rotation) and search.ranked is not search.levels
-        ):  # a wide fit of few components would only spoil them
+        near = [motions for room, motions in search.looks[-1].proposed.items() if room in _precise(search)]
+        if near:
             with search.clock("detail"):
                 spacing = max(level.spacing for level in search.ranked)
                 sharpened = sharpen(
-                    near,
+                    joined(near),
                     *search.ranked,
                     reach=max(settings.detail.cells * search.correlated[1], spacing),
                     prior=search.prior,
@@ -310,6 +309,9 @@ class Registrar:
             assert search.finest is not None
             polished = measure(final, *search.finest, settings.rank, least=search.least, views=search.views)
             search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
+            every = dataclasses.replace(settings.rank, asked=len(search.finest[0]) + len(search.finest[1]))
+            whole = polished if search.ranked is search.levels else measure(final, *search.ranked, every)
+            search.overlap = float(whole.source_overlap)
         return answer
 
     def _answer(
@@ -323,7 +325,7 @@ class Registrar:
             target_from_source=pair.undo(answer.target_from_source),
             confidence=confidence,
             covariance=_covariance(answer, pair, settings.polish),
-            overlap=evidence.source_overlap,
+            overlap=search.overlap,
             status=status,
             sentence=status.sentence if units is None or status is Status.OK else units,
             score=evidence.score,
@@ -405,9 +407,13 @@ def _looks(search: Search) -> Iterator[LookSettings]:
         yield look
 
 
-def _tried(search: Search) -> tuple[str, ...]:
-    """The rooms whose motions are refined at the level that is searched, whatever the first look says of them."""
-    return _PRECISE if search.ranked is search.levels else _PRECISE[:2]
+def _precise(search: Search) -> tuple[str, ...]:
+    """The rooms whose motions are so near that a wide fit of few components would only spoil them."""
+    if search.ranked is search.levels:
+        return ()
+    reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
+    peaks = 0 < search.settings.detail.cells * search.correlated[1] <= reach
+    return _TRIED if peaks else _TRIED[:2]
 
 
 def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:

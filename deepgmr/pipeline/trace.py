@@ -86,6 +86,7 @@ class Search:
     poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
     evidence: Evidence | None = None  # for the first of the poses
+    overlap: float = 0.0  # share of all source components with a counterpart under the answer
     _fine: dict[int, tuple[Level, Level]] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -181,14 +181,14 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     y = np.array([row.right for row in outcomes], dtype=float)
     ceilings = np.array([ceiling(row.evidence) for row in outcomes])
     fold = np.arange(len(outcomes)) % FOLDS
-    held = np.zeros(len(outcomes))
+    held, signs = np.zeros(len(outcomes)), list(FEATURES.values())
     for left_out in range(FOLDS):
         mine = fold == left_out
         if mine.any() and not mine.all():
-            weights = fit_logistic(x[~mine], y[~mine])
+            weights = fit_logistic(x[~mine], y[~mine], signs)
             held[mine] = np.minimum(_logistic(weights[0] + x[mine] @ weights[1:]), ceilings[mine])
     ranks = fit_ranking(open_)
-    weights = fit_logistic(x, y)
+    weights = fit_logistic(x, y, signs)
     kinds = np.array([row.kind for row in outcomes])
     return Calibration(
         Ranking(dict(zip(RANKED, ranks.tolist(), strict=True))),
@@ -223,8 +223,11 @@ def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
     return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Intercept and weights (1 + F,) of a logistic regression of y (N,) on x (N, F), slight ridge on scaled ones."""
+def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = None) -> np.ndarray:
+    """Intercept and weights (1 + F,) of a logistic regression of y (N,) on x (N, F), slight ridge on scaled ones.
+
+    A weight is of its sign in `signs` (F,), +1 or -1, or zero; with a few hundred pairs, noise would turn some round.
+    """
     centre, spread = x.mean(0), x.std(0) + 1e-9
     z = np.hstack([np.ones((len(x), 1)), (x - centre) / spread])
 
@@ -234,7 +237,9 @@ def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         gradient = z.T @ (_logistic(logit) - y) / len(y) + _RIDGE * np.r_[0.0, w[1:]]
         return value, gradient
 
-    w = minimize(loss, np.zeros(z.shape[1]), jac=True).x
+    ends = {1: (0.0, None), -1: (None, 0.0)}
+    bounds = [(None, None), *(ends.get(sign, (None, None)) for sign in signs or [0] * x.shape[1])]
+    w = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
 
 
