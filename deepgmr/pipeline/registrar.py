@@ -273,7 +273,7 @@ class Registrar:
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
             if before is not None and math.isfinite(before.accidents):  # the polish makes the meeting no rarer
                 evidence = dataclasses.replace(evidence, accidents=before.accidents)
-            elif observability is not None or self._sure(evidence, settings):  # else nothing hangs on it
+            elif observability is not None or self._sure(evidence, search):  # else nothing hangs on it
                 chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
                 evidence = dataclasses.replace(evidence, accidents=chance)
         search.evidence = evidence
@@ -286,10 +286,12 @@ class Registrar:
             return False
         whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
         whole = whole and search.ranked is search.levels  # a room turned round overlaps wholly, too
-        return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, settings))
+        return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, search))
 
-    def _sure(self, evidence: Evidence, settings: Settings) -> bool:
-        return self.bundle.confidence.probability(evidence, settings.judge) > settings.search.clear
+    def _sure(self, evidence: Evidence, search: Search) -> bool:
+        settings = search.settings
+        clear = settings.search.clear if search.ranked is search.levels else settings.search.clear_detailed
+        return self.bundle.confidence.probability(evidence, settings.judge) > clear
 
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""

@@ -63,6 +63,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     clear: float = 0.8  # confidence that needs no second look ...
+    clear_detailed: float = 0.95  # ... where there is more detail than is searched, and so much more to mistake ...
     whole: float = 0.9  # ... or overlap, of both clouds
     finer: float = 1.5  # times as many points as components, from which a look at more detail sees more
     few: int = 50  # components up to which every look is taken: it costs nothing
