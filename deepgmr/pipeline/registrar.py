@@ -111,9 +111,9 @@ class Registrar:
             check_units(pair.size_ratio, settings.judge)
             prior = _prior(initial, max_rotation_degrees, pair)
             views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
-            search = Search(
-                pair, pair.levels(), prior, settings, clock, self.bundle, views
-            )  # each cloud as a mixture of disks
+            levels = pair.levels()  # each cloud as a mixture of disks
+            search = Search(pair, levels, prior, settings, clock, self.bundle, views)
+            search.bundle = self.bundle.seen(detailed=search.detailed)
 
         report("searching", 0.2)
         for look in _looks(search):  # a harder look only where the ones before leave doubt
@@ -127,7 +127,7 @@ class Registrar:
         report("polishing", 0.8)
         answer = self._polish(search)  # at the resolution of the data
         evidence = self._weigh(search, observability=answer.observability)
-        status, confidence = judge(evidence, self.bundle.confidence, settings.judge)
+        status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
         report("done", 1.0)
         if trace is not None:
             trace.search = search
@@ -210,7 +210,7 @@ class Registrar:
 
     def _rank(self, search: Search, candidates: RigidTransform) -> None:
         """Measure the new candidates where there is more detail, and put all of them in order."""
-        settings = search.settings.rank
+        settings = search.rank
         with search.clock("ranking"):
             terms = measure(candidates, *search.ranked, settings, views=search.views)
             search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
@@ -219,11 +219,11 @@ class Registrar:
 
     def _settle(self, search: Search) -> None:
         """Follow the most plausible poses to finer levels until one stands out or the detail ends; weigh the first."""
-        settings, rank = search.settings.detail, search.settings.rank
+        settings, rank = search.settings.detail, search.rank
         with search.clock("detail"):
             search.finest, search.poses, search.pose_terms = search.ranked, search.candidates, search.terms
             search.least = 0.0
-            self._order(search, rank.poses if search.ranked is search.levels else settings.finalists)
+            self._order(search, rank.poses if not search.detailed else settings.finalists)
             before, least = search.levels, 0.0
             for levels in search.finer(search.levels):
                 if before is not search.levels:
@@ -252,11 +252,11 @@ class Registrar:
         """The poses that are different, most plausible first."""
         settings = search.settings
         near = settings.search.same_distance
-        if search.ranked is not search.levels:
+        if search.detailed:
             near = min(near, settings.detail.same * max(level.spacing for level in search.levels))
-        plausibility = self.bundle.ranking.plausibility(search.pose_terms)
+        plausibility = search.bundle.ranking.plausibility(search.pose_terms)
         order = distinct(search.poses, plausibility, count, angle=settings.rank.rival_angle, distance=near)
-        if search.ranked is not search.levels:
+        if search.detailed:
             order = order[plausibility[order] >= plausibility[order[0]] - settings.detail.behind]
         search.poses, search.pose_terms = search.poses[order], search.pose_terms[order]
 
@@ -267,7 +267,7 @@ class Registrar:
         with search.clock("judgement"):
             known = settings.judge.typical_observability if observability is None else observability
             evidence = weigh(
-                poses, search.pose_terms, self.bundle.ranking, levels[0], settings.rank, observability=known
+                poses, search.pose_terms, search.bundle.ranking, levels[0], settings.rank, observability=known
             )
             if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
@@ -285,18 +285,18 @@ class Registrar:
         if evidence is None or min(map(len, search.levels)) <= settings.search.few:
             return False
         whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
-        whole = whole and search.ranked is search.levels  # a room turned round overlaps wholly, too
+        whole = whole and not search.detailed  # a room turned round overlaps wholly, too
         return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, search))
 
     def _sure(self, evidence: Evidence, search: Search) -> bool:
         settings = search.settings
-        clear = settings.search.clear if search.ranked is search.levels else settings.search.clear_detailed
-        return self.bundle.confidence.probability(evidence, settings.judge) > clear
+        clear = settings.search.clear if not search.detailed else settings.search.clear_detailed
+        return search.bundle.confidence.probability(evidence, settings.judge) > clear
 
     def _polish(self, search: Search) -> Polished:
         """The winner at the resolution of the data; it takes its own place among the candidates."""
         settings = search.settings
-        reached = search.levels if search.ranked is search.levels or search.finest is None else search.finest
+        reached = search.levels if not search.detailed or search.finest is None else search.finest
         with search.clock("polish"):
             answer = polish(
                 *search.fine(settings.polish.components),
@@ -309,10 +309,10 @@ class Registrar:
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
             assert search.finest is not None
-            polished = measure(final, *search.finest, settings.rank, least=search.least, views=search.views)
+            polished = measure(final, *search.finest, search.rank, least=search.least, views=search.views)
             search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
-            every = dataclasses.replace(settings.rank, asked=len(search.finest[0]) + len(search.finest[1]))
-            whole = polished if search.ranked is search.levels else measure(final, *search.ranked, every)
+            every = dataclasses.replace(search.rank, asked=len(search.finest[0]) + len(search.finest[1]))
+            whole = polished if not search.detailed else measure(final, *search.ranked, every)
             search.overlap = float(whole.source_overlap)
         return answer
 
@@ -401,7 +401,7 @@ def _looks(search: Search) -> Iterator[LookSettings]:
     """Those that could find more than the first."""
     settings, scans = search.settings.search, (search.pair.source, search.pair.target)
     points, ratio = max(len(scan.heaps) for scan in scans), search.pair.size_ratio
-    for number, look in enumerate(settings.looks if search.ranked is search.levels else settings.detailed):
+    for number, look in enumerate(settings.looks if not search.detailed else settings.detailed):
         if number and max(ratio, 1 / ratio) > settings.unlike:
             return  # no look finds the motion between millimetres and inches
         if look.detail and points < settings.finer * max(map(len, search.levels)):
@@ -411,7 +411,7 @@ def _looks(search: Search) -> Iterator[LookSettings]:
 
 def _precise(search: Search) -> tuple[str, ...]:
     """The rooms whose motions are so near that a wide fit of few components would only spoil them."""
-    if search.ranked is search.levels:
+    if not search.detailed:
         return ()
     reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
     peaks = 0 < search.settings.detail.cells * search.correlated[1] <= reach

@@ -54,7 +54,7 @@ class SearchSettings:
 
     looks: tuple[LookSettings, ...] = (
         LookSettings(learned=True, refined=8),
-        LookSettings(described=True, grid=12, correlated=16, refined=24),
+        LookSettings(described=True, grid=12, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
-from deepgmr.pipeline.settings import LookSettings, Settings
+from deepgmr.pipeline.settings import LookSettings, RankSettings, Settings
 from deepgmr.pipeline.visibility import Views
 
 
@@ -94,11 +94,21 @@ class Search:
         """The levels that candidates are ranked at: the first that shows more than those that are searched, if any."""
         return next(self.finer(self.levels), self.levels)
 
+    @property
+    def detailed(self) -> bool:
+        """Whether there is more detail than is searched."""
+        return self.ranked is not self.levels
+
+    @cached_property
+    def rank(self) -> RankSettings:
+        """How surfaces meet: components that are the points themselves lie as unevenly as chance has it."""
+        return self.settings.rank if self.detailed else replace(self.settings.rank, stretch=1.0)
+
     @cached_property
     def correlated(self) -> tuple[RigidTransform, float]:
         """The motions (H,) of phase correlation, best first, and the size of the cells: how far they may be off."""
         settings = self.settings.correlation
-        levels = self.levels if self.ranked is self.levels else self.fine(settings.components)
+        levels = self.fine(settings.components) if self.detailed else self.levels
         axes = levels[0].sampled_axes(settings.sampled), levels[1].sampled_axes(settings.sampled)
         return correlated_motions(*levels, axes=axes, prior=self.prior, settings=settings)
 

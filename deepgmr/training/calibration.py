@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -50,16 +50,20 @@ class Outcome:
     kind: str
     evidence: Evidence
     right: bool
+    detailed: bool  # whether there was more detail than is searched
     rankings: tuple[Ranked, ...]  # at the levels that decided
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What was fitted, and how well it does on pairs that were left out."""
+    """What was fitted to N pairs, and how well it does on those that were left out."""
 
-    ranking: Ranking
+    ranking: Ranking | None  # None where no pair had right and wrong candidates
     confidence: Confidence
-    table: dict[str, Any]  # what the card says
+    held: np.ndarray  # (N,) what the confidence says of pairs that it was not fitted to
+    right: np.ndarray  # (N,) whether their answers are right
+    kinds: np.ndarray  # (N,) of pair
+    first_right: np.ndarray  # (R,) of the pairs with right and wrong candidates, whether the first is right
 
 
 def calibrate(
@@ -88,17 +92,15 @@ def calibrate(
         raise InvalidConfig(f"unknown kind of pair `{unknown[0]}`; the kinds are {', '.join(EVERY_KIND)}")
     for number in range(rounds):
         outcomes = _gathered(bundle, pairs, seed, kinds, workers, progress, number / rounds, 1 / rounds)
-        fitted = fit(outcomes, bundle.settings.judge)
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
-        ranking = bundle.ranking if last and rounds > 1 else fitted.ranking
-        bundle = replace(bundle, ranking=ranking, confidence=fitted.confidence)
+        bundle, table = refitted(bundle, outcomes, ranking=rounds == 1 or not last)
     told = {
         "commit": _commit(),
         "pairs_a_kind": pairs,
         "seed": seed,
         "rounds": rounds,
         "command": command,
-        **fitted.table,
+        **table,
     }
     return replace(bundle, provenance={**bundle.provenance, "version": __version__, "calibration": told}, id="")
 
@@ -164,6 +166,7 @@ def outcome(registrar: Registrar, case: Case) -> Outcome:
         case.kind,
         answer.evidence,
         case.judge(answer.target_from_source),
+        search.detailed,
         tuple(
             Ranked(
                 torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
@@ -172,6 +175,33 @@ def outcome(registrar: Registrar, case: Case) -> Outcome:
             for motions, terms in ranked
         ),
     )
+
+
+def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = True) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle with the models fitted anew, the ranking only if `ranking`, and what the card says of them.
+
+    Pairs with more detail than is searched have models of their own; where there is no such pair, those stay.
+    """
+    fits = {}
+    for detailed, prefix in ((False, ""), (True, "detailed_")):
+        rows = [row for row in outcomes if row.detailed is detailed]
+        if not rows:
+            continue
+        fits[detailed] = found = fit(rows, bundle.settings.judge)
+        changes: dict[str, Any] = {f"{prefix}confidence": found.confidence}
+        if ranking and found.ranking is not None:
+            changes[f"{prefix}ranking"] = found.ranking
+        bundle = replace(bundle, **changes)
+    held = np.concatenate([found.held for found in fits.values()])
+    right = np.concatenate([found.right for found in fits.values()])
+    kinds = np.concatenate([found.kinds for found in fits.values()])
+    ranked = [found.first_right for found in fits.values()]
+    first = np.concatenate(ranked) if ranked else np.zeros(0)
+    return bundle, {
+        "ranked": {"pairs": len(first), "first_right": float(first.mean()) if len(first) else None},
+        "all": _quality(held, right),
+        "kinds": {kind: _quality(held[kinds == kind], right[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
+    }
 
 
 def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
@@ -187,17 +217,14 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
         if mine.any() and not mine.all():
             weights = fit_logistic(x[~mine], y[~mine], signs)
             held[mine] = np.minimum(_logistic(weights[0] + x[mine] @ weights[1:]), ceilings[mine])
-    ranks = fit_ranking(open_)
     weights = fit_logistic(x, y, signs)
-    kinds = np.array([row.kind for row in outcomes])
     return Calibration(
-        Ranking(dict(zip(RANKED, ranks.tolist(), strict=True))),
+        Ranking(dict(zip(RANKED, fit_ranking(open_).tolist(), strict=True))) if open_ else None,
         Confidence(float(weights[0]), dict(zip(FEATURES, weights[1:].tolist(), strict=True))),
-        {
-            "ranked": {"pairs": len(open_), "first_right": _first_right(open_)},
-            "all": _quality(held, y),
-            "kinds": {kind: _quality(held[kinds == kind], y[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
-        },
+        held,
+        y,
+        np.array([row.kind for row in outcomes]),
+        _first_right(open_) if open_ else np.zeros(0),
     )
 
 
@@ -272,9 +299,11 @@ def card(bundle: Bundle, name: str) -> str:
         "calibration": f"{told['pairs_a_kind']} procedural pairs of each kind, seed {told['seed']}, "
         f"{told['rounds']} rounds",
         "command": f"`{told['command']}`",
-        "ranking": ", ".join(f"{key} {value:.3g}" for key, value in bundle.ranking.weights.items()),
-        "confidence": f"{bundle.confidence.intercept:.3g}, "
-        + ", ".join(f"{key} {value:.3g}" for key, value in bundle.confidence.weights.items()),
+        "ranking": _told(bundle.ranking.weights),
+        "confidence": f"{bundle.confidence.intercept:.3g}, {_told(bundle.confidence.weights)}",
+        "ranking, detailed": _told(bundle.detailed_ranking.weights),
+        "confidence, detailed": f"{bundle.detailed_confidence.intercept:.3g}, "
+        f"{_told(bundle.detailed_confidence.weights)}",
     }
     rows = {**told["kinds"], "all": told["all"]}
     columns = ("pairs", "right", "confidence", "ECE", "AUC", "wrong and sure")
@@ -288,7 +317,7 @@ def card(bundle: Bundle, name: str) -> str:
         *(f"| {key} | {value} |" for key, value in numbers.items()),
         "",
         f"Of {told['ranked']['pairs']} pairs with right and wrong candidates the first is right in "
-        f"{told['ranked']['first_right']:.3f}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
+        f"{_cell(told['ranked']['first_right'])}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
         f"sure is the share of answers above {metrics.SURE} that are wrong:",
         "",
         "| kind | " + " | ".join(columns) + " |",
@@ -297,6 +326,10 @@ def card(bundle: Bundle, name: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _told(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3g}" for key, value in weights.items())
 
 
 def _commit() -> str:
@@ -309,15 +342,15 @@ def _commit() -> str:
     return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
-def _first_right(rows: Sequence[Ranked]) -> float:
-    """How often the first of a pair's candidates is right, by weights fitted to other pairs."""
+def _first_right(rows: Sequence[Ranked]) -> np.ndarray:
+    """Whether (R,) the first of a pair's candidates is right, by weights fitted to other pairs."""
     right = []
     for left_out in range(FOLDS):
         rest = [row for i, row in enumerate(rows) if i % FOLDS != left_out] or list(rows)
         weights = fit_ranking(rest)
         mine = [row for i, row in enumerate(rows) if i % FOLDS == left_out]
         right += [bool(row.rights[int((row.terms @ weights).argmax())]) for row in mine]
-    return float(np.mean(right))
+    return np.array(right)
 
 
 def _quality(confidence: np.ndarray, right: np.ndarray) -> dict[str, float | None]:
