@@ -145,7 +145,7 @@ def test_the_spectrum_is_that_of_the_occupied_cells() -> None:
     for u, v, w in itertools.product(*frequencies):
         for i, j, k in np.argwhere(cells):
             expected[u, v, w] += np.exp(-2j * np.pi * (u * i / 4 + v * j / 5 + w * k / 6))
-    np.testing.assert_allclose(_spectrum(points, size, shape), expected, atol=1e-5)
+    np.testing.assert_allclose(_spectrum(points.T, size, shape), expected, atol=1e-5)
 
 
 def test_peaks_are_the_highest_values_that_are_not_beside_higher_ones() -> None:

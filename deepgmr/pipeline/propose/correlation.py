@@ -20,7 +20,7 @@ from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import CorrelationSettings
 
-_HIGH, _MANY = 6.0, 8  # deviations from which a cell may be a peak, and how many such cells are looked at for one
+_HIGH, _MANY = 0.3, 16  # share of the highest from which a cell may be a peak; how many are looked at for one
 
 
 def correlated_motions(
@@ -42,26 +42,28 @@ def correlated_motions(
         return RigidTransform.identity((0,), dtype=torch.float64), 0.0
     spacing = max(source.spacing, target.spacing)
     grid = _upright(there[0])  # so that walls fill layers of cells, whatever the pose
-    goal = target.points @ grid.T
-    low, extent = goal.min(axis=0), np.ptp(goal, axis=0)
+    goal = grid @ target.points.T  # (3, K): whole rows are the faster to look through
+    low = goal.min(axis=1)
+    extent = goal.max(axis=1) - low
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
     heights, shifts, chosen = [], [], []
     for number, turn in enumerate(turns):
-        turned = source.points @ (grid @ turn).T
-        room = np.ptp(turned, axis=0) + extent  # free of wrapping round
+        turned = (grid @ turn) @ source.points.T
+        start = turned.min(axis=1)
+        room = turned.max(axis=1) - start + extent  # free of wrapping round
         size = cell_size(room, spacing, settings)
         shape = tuple(scipy.fft.next_fast_len(int(length / size) + 2, real=True) for length in room)
         if shape not in spectra:
-            spectra[shape] = size, _spectrum(goal - low, size, shape)
+            spectra[shape] = size, _spectrum(goal - low[:, None], size, shape)
         size, spectrum = spectra[shape]
-        cross = np.conj(_spectrum(turned - turned.min(axis=0), size, shape)) * spectrum
+        cross = np.conj(_spectrum(turned - start[:, None], size, shape)) * spectrum
         strength = np.abs(cross)
         cross /= np.maximum(strength, settings.floor * strength.max())
         peaks, height = _peaks(scipy.fft.irfftn(cross, shape), settings.peaks)
         shape_of_target = np.ceil(extent / size) + 1
         steps = np.where(peaks >= shape_of_target, peaks - np.array(shape), peaks)
         heights.append(height)
-        shifts.append(steps * size + low - turned.min(axis=0))
+        shifts.append(steps * size + low - start)
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
     motions = RigidTransform(
@@ -115,16 +117,15 @@ def rotations(
         found = [_frame(two, _across(two, step)) @ _frame(a[0], _across(a[0], 0.0)).T for two in both for step in steps]
         return np.array(found)[: settings.rotations]
     found = []
+    cosines = both @ both.T
+    angles, apart = np.arccos(np.clip(cosines, -1, 1)), np.abs(cosines) < math.cos(settings.tolerance)
     for i, j in itertools.combinations(range(len(a)), 2):
         between = math.acos(np.clip(a[i] @ a[j], -1, 1))
-        for one in both:
-            angles = np.arccos(np.clip(both @ one, -1, 1))
-            for two in both[np.abs(angles - between) < settings.tolerance]:
-                if abs(one @ two) < math.cos(settings.tolerance):
-                    found.append(_frame(one, two) @ _frame(a[i], a[j]).T)
-    if not found:
-        return np.zeros((0, 3, 3))
-    turns = np.array(found)
+        here, there = np.nonzero((np.abs(angles - between) < settings.tolerance) & apart)
+        found.append(_frame(both[here], both[there]) @ _frame(a[i], a[j]).T)
+    turns = np.concatenate(found)
+    if not len(turns):
+        return turns
     cosines = np.einsum("rij,pj,qi->rpq", turns, a, b)
     score = (np.exp(settings.sharpness * (cosines**2 - 1)) * np.sqrt(np.outer(v, w))).sum(axis=(1, 2))
     order = np.argsort(-score, kind="stable")
@@ -146,10 +147,10 @@ def _upright(directions: np.ndarray) -> np.ndarray:
 
 
 def _frame(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """A rotation (3, 3) whose first axis is `one` and whose first two span `one` and `two`."""
-    second = two - (two @ one) * one
-    second /= np.linalg.norm(second)
-    return np.stack([one, second, np.cross(one, second)], axis=1)
+    """Rotations (*B, 3, 3) whose first axis is `one` (*B, 3) and whose first two span `one` and `two` (*B, 3)."""
+    second = two - (two * one).sum(-1, keepdims=True) * one
+    second /= np.linalg.norm(second, axis=-1, keepdims=True)
+    return np.stack([one, second, np.cross(one, second)], axis=-1)
 
 
 def _across(axis: np.ndarray, angle: float) -> np.ndarray:
@@ -160,9 +161,9 @@ def _across(axis: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _spectrum(points: np.ndarray, size: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Of the occupied cells of a size; points (N, 3) have no coordinate below zero."""
+    """Of the occupied cells of a size; points (3, N) have no coordinate below zero."""
     cells = np.zeros(shape, dtype=np.float32)
-    cells[tuple((points / size).astype(np.int64).T)] = 1.0
+    cells[tuple((points * (1 / size)).astype(np.int64))] = 1.0
     return scipy.fft.rfftn(cells)
 
 
@@ -170,7 +171,7 @@ def _peaks(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Where (P, 3) the highest values lie, neighbours of higher ones left out, and how many deviations high (P,)."""
     flat = values.ravel()
     deviation = math.sqrt(float(flat @ flat) / len(flat))
-    high = np.flatnonzero(flat > _HIGH * deviation)
+    high = np.flatnonzero(flat > _HIGH * float(flat.max()))
     if len(high) < count or len(high) > _MANY * count:
         wanted = min(_MANY * count, len(flat) - 1)
         high = np.argpartition(-flat, wanted)[:wanted]
