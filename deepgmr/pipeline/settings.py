@@ -327,7 +327,11 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
         "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
     },
-    "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
+    "thorough": {
+        "search.clear": 2.0,
+        "search.clear_detailed": 2.0,
+        "search.whole": 2.0,
+    },  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish
     "paper": {
         "search.looks": [to_plain(LookSettings(mixtures=True, refined=0))],

@@ -95,7 +95,7 @@ class Scene:
         spacing = max(level.spacing for level in search.levels)
         reach = search.settings.rank.seen * spacing
         overlaps = search.pose_terms.source_overlap.tolist()
-        named = [("answer", result.score, overlaps[0], result.target_from_source)]
+        named = [("answer", result.score, result.overlap, result.target_from_source)]
         named += [
             (f"alternative {number}", other.score, overlaps[number], other.target_from_source)
             for number, other in enumerate(result.alternatives if rivals else (), 1)

@@ -30,7 +30,7 @@ from deepgmr.pipeline.trace import Trace
 
 EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
-_RIDGE = 1e-2  # on scaled regressors
+_PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
 Progress = Callable[[str, float], None]
 
@@ -233,7 +233,7 @@ def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
     if not rows:
         raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
     spread = np.concatenate([row.terms for row in rows]).std(0) + 1e-9
-    most = max(len(row.rights) for row in rows)
+    most, ridge = max(len(row.rights) for row in rows), _PRIOR / len(rows)
     x, there, right = np.zeros((len(rows), most, len(RANKED))), np.zeros((len(rows), most)), np.zeros((len(rows), most))
     for i, row in enumerate(rows):
         x[i, : len(row.rights)] = row.terms / spread
@@ -244,8 +244,8 @@ def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
         odds = np.exp(logit - logit.max(1, keepdims=True))
         every, good = odds.sum(1), (odds * right).sum(1) + 1e-300
         pull = odds / every[:, None] - odds * right / good[:, None]
-        value = np.log(every / good).mean() + 0.5 * _RIDGE * (w**2).sum()
-        return value, (pull[..., None] * x).sum(1).mean(0) + _RIDGE * w
+        value = np.log(every / good).mean() + 0.5 * ridge * (w**2).sum()
+        return value, (pull[..., None] * x).sum(1).mean(0) + ridge * w
 
     return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
 
@@ -256,12 +256,12 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = Non
     A weight is of its sign in `signs` (F,), +1 or -1, or zero; with a few hundred pairs, noise would turn some round.
     """
     centre, spread = x.mean(0), x.std(0) + 1e-9
-    z = np.hstack([np.ones((len(x), 1)), (x - centre) / spread])
+    z, ridge = np.hstack([np.ones((len(x), 1)), (x - centre) / spread]), _PRIOR / len(x)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         logit = z @ w
-        value = np.logaddexp(0, logit).mean() - (y * logit).mean() + 0.5 * _RIDGE * (w[1:] ** 2).sum()
-        gradient = z.T @ (_logistic(logit) - y) / len(y) + _RIDGE * np.r_[0.0, w[1:]]
+        value = np.logaddexp(0, logit).mean() - (y * logit).mean() + 0.5 * ridge * (w[1:] ** 2).sum()
+        gradient = z.T @ (_logistic(logit) - y) / len(y) + ridge * np.r_[0.0, w[1:]]
         return value, gradient
 
     ends = {1: (0.0, None), -1: (None, 0.0)}

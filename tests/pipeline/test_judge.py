@@ -66,7 +66,8 @@ POOR = replace(
 def test_confidence_follows_the_evidence(start: Evidence, name: str, sign: int) -> None:
     values = np.linspace(0.02, 0.8, 9) if name in ("target_overlap", "contradiction") else np.linspace(-3.5, 0.5, 9)
     found = [confidence(replace(start, **{name: float(value)})) for value in values]
-    assert (sign * np.diff(found) >= 0).all() and found[0] != found[-1]
+    said = CONFIDENCE.weights.get(name, 1.0) != 0  # the fit may find that it says nothing more
+    assert (sign * np.diff(found) >= 0).all() and (found[0] != found[-1]) == said
     assert all(0 < value < 1 for value in found)
 
 
