@@ -2,7 +2,7 @@
 
 Refuses a tree with changes, a version that is tagged already or that CHANGELOG.md does not describe. Builds the sdist and the
 wheel, checks what they say of themselves and how large they are, installs the wheel into a fresh environment and runs
-`deepgmr doctor` there. It uploads nothing: the last lines say how. Needs `pip install build twine`.
+`deepgmr doctor` there. It uploads nothing: the last lines say how. Needs the extra `release` (build, twine).
 
     python scripts/release.py --rehearse --to /tmp/dist     # no refusals, and the dependencies of this environment
 """
@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 import venv
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +64,8 @@ def troubles(root: Path) -> list[str]:
 
 def build(root: Path, to: Path) -> list[Path]:
     """The sdist and the wheel, checked."""
+    if lacking := [name for name in ("build", "twine") if find_spec(name) is None]:
+        raise Refused(f"needs {' and '.join(lacking)}; install with: {sys.executable} -m pip install -e '.[release]'")
     to.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [sys.executable, "-m", "build", "--outdir", str(to), str(root)], check=True, stdout=subprocess.DEVNULL

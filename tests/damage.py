@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -168,6 +168,8 @@ def specimens(folder: Path) -> dict[str, bytes]:
     except ImportError:
         pass
     found |= {f"cloud.{suffix}": _written(folder / f"a.{suffix}", cloud) for suffix in suffixes}
+    with suppress(ImportError):
+        found["cloud.e57"] = e57(folder / "a.e57", points)
     found["compressed.pcd"] = compressed_pcd(points)
     found["big_endian.ply"] = big_endian_ply()
     table = np.zeros(12, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("ring", "<u2"), ("rest", "<f8", (2,))])
@@ -191,6 +193,20 @@ def specimens(folder: Path) -> dict[str, bytes]:
         b"usemtl red\ns off\nf 1/1/1 2/2/1 3/3/1\nf 1//1 3//1 4//1\nf 1 2 3 4\ng more\nf -4 -3 -2\nl 1 2\n"
     )
     return found
+
+
+def e57(path: Path, points: np.ndarray) -> bytes:
+    """Two scans in one file, one with a pose. Raises ImportError without pye57."""
+    import pye57
+
+    columns = dict(zip(("cartesianX", "cartesianY", "cartesianZ"), points.T, strict=True))
+    columns["intensity"] = np.linspace(0.0, 1.0, len(points))
+    with pye57.E57(str(path), "w") as file:
+        file.write_scan_raw(columns, rotation=np.array([0.8, 0.0, 0.6, 0.0]), translation=np.array([1.0, 2.0, 3.0]))
+        file.write_scan_raw(columns)
+    content = path.read_bytes()
+    path.unlink()
+    return content
 
 
 def matrices(folder: Path) -> dict[str, bytes]:

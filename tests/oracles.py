@@ -187,3 +187,36 @@ def maximisation(points: np.ndarray, responsibilities: np.ndarray, point_weights
         covariances.append(cov / mass)
     total = np.array(weights)
     return total / total.sum(), np.array(means), np.array(covariances)
+
+
+# -- how two surfaces meet ---------------------------------------------------------------------------------------
+
+
+def local_gaps(points: np.ndarray) -> np.ndarray:
+    """(N,) the mean distance to the four nearest others, in proportion: their median is the median nearest distance."""
+    distances = np.sort(np.linalg.norm(points[:, None] - points[None], axis=-1), axis=1)
+    mean = distances[:, 1:5].mean(axis=1)
+    return np.asarray(mean * np.median(distances[:, 1]) / np.median(mean))
+
+
+def met(
+    moved: np.ndarray, gaps: np.ndarray, target: np.ndarray, target_gaps: np.ndarray, spacing: float, stretch: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of moved points (N, 3): how far the nearest target point is, in units of what is usual there, and which it is."""
+    far, nearest = np.empty(len(moved)), np.empty(len(moved), dtype=int)
+    for i, point in enumerate(moved):
+        distances = np.linalg.norm(target - point, axis=1)
+        k = int(distances.argmin())
+        usual = min(max(gaps[i], target_gaps[k], spacing), stretch * spacing)
+        far[i], nearest[i] = distances[k] / usual, k
+    return far, nearest
+
+
+def contradiction(seen: np.ndarray, points: np.ndarray, patch: int) -> float:
+    """The mean of 4 p (1 - p), p the share seen (N,) among each of points (N, 3) and its nearest others."""
+    total = 0.0
+    for point in points:
+        near = np.argsort(np.linalg.norm(points - point, axis=1), kind="stable")[:patch]
+        p = seen[near].mean()
+        total += 4 * p * (1 - p)
+    return total / len(points)

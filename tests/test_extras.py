@@ -21,8 +21,8 @@ import sys
 from importlib.abc import MetaPathFinder
 
 class Absent(MetaPathFinder):
-    names = {"trimesh", "h5py", "open3d", "laspy", "lazrs", "pooch", "requests", "matplotlib", "plotly", "tensorboard"}
-    names |= {"rerun", "playwright"}
+    names = {"trimesh", "h5py", "open3d", "laspy", "lazrs", "pye57", "pooch", "requests", "matplotlib"}
+    names |= {"plotly", "tensorboard", "rerun", "playwright"}
 
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in self.names:
@@ -61,11 +61,13 @@ def test_what_needs_an_extra_names_it(sample: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "pairs.h5", "w") as file:
         file["source"] = np.zeros((1, 4, 3))
     (tmp_path / "scan.las").write_bytes(b"LASF" + bytes(300))
+    (tmp_path / "scan.e57").write_bytes(b"ASTM-E57" + bytes(300))
     target = sample / "sample_target.ply"
     for arguments, library, name in (
         (("register", tmp_path / "box.obj", target), "trimesh", "meshes"),
         (("register", tmp_path / "box.ply", target), "trimesh", "meshes"),
         (("register", tmp_path / "scan.las", target), "laspy", "las"),
+        (("register", tmp_path / "scan.e57", target), "pye57", "e57"),
         (("evaluate", tmp_path / "pairs.h5", "--method", "identity"), "h5py", "evaluate"),
         (("register", target, target, "--view"), "rerun", "view"),
         (("view", target, target), "rerun", "view"),

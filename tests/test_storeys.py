@@ -39,6 +39,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "clouds",
             "frame",
             "scan",
+            "visibility",
             "agree",
             "refine",
             "rank",

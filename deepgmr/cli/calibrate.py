@@ -29,6 +29,7 @@ def command(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs of each kind.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Fits, each on what the one before answers.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that register pairs.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the card.")] = False,
 ) -> None:
     """Register procedural pairs, fit what ranks the candidates and says how sure, and write one bundle and its card."""
@@ -40,7 +41,9 @@ def command(
         start = calibration.started(Bundle.load(bundle), network=network, settings=settings)
         said = shlex.join(["deepgmr", "calibrate", *sys.argv[2:]])
         with progress_bar() as progress, redirect_stdout(sys.stderr):
-            made = calibration.calibrate(start, pairs=pairs, seed=seed, rounds=rounds, command=said, progress=progress)
+            made = calibration.calibrate(
+                start, pairs=pairs, seed=seed, rounds=rounds, workers=workers, command=said, progress=progress
+            )
         calibration.write(out, made, name=name)
         card = path.with_suffix(".md")
         if as_json:

@@ -16,14 +16,16 @@ import typer
 
 from deepgmr.cli.terminal import BAD_INPUT, answering, paint, put
 
-REQUIRED = ("torch", "numpy", "scipy", "small_gicp", "safetensors", "typer", "rich")
+REQUIRED = ("torch", "numpy", "scipy", "small_gicp", "safetensors", "typer", "rich", "jinja2")
 OPTIONAL = {  # a package and the extra that brings it
     "trimesh": "meshes",
     "laspy": "las",
+    "pye57": "e57",
     "h5py": "evaluate",
     "pooch": "download",
     "matplotlib": "plots",
     "tensorboard": "tensorboard",
+    "rerun-sdk": "view",
     "open3d": "benchmark",
     "kiss-matcher": "benchmark",
 }
@@ -140,7 +142,7 @@ def _pair() -> tuple[Any, Any, Any]:
 def _text(found: dict[str, Any]) -> str:
     def mark(well: bool, needed: bool = True) -> str:
         colour = "green" if well else "red" if needed else "yellow"
-        return paint("ok     " if well else "BROKEN " if needed else "missing", colour, sys.stdout)
+        return paint("ok     " if well else "BROKEN " if needed else "absent ", colour, sys.stdout)
 
     test = found["self_test"]
     lines = [

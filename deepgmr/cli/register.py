@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepgmr.cli import showing
-from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, Version, answering, one_line, paint, progress_bar, put, say
+from deepgmr.cli.terminal import (
+    NOT_TRUSTED,
+    REGISTERED,
+    Version,
+    answering,
+    is_terminal,
+    one_line,
+    paint,
+    progress_bar,
+    put,
+    say,
+)
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidInput
 
 if TYPE_CHECKING:
@@ -44,6 +55,14 @@ def command(
     ] = None,
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="The rotation is known to be below this.")
+    ] = None,
+    source_origin: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--source-origin", metavar="X Y Z", help="Where the sensor stood that saw SRC, in its frame."),
+    ] = None,
+    target_origin: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--target-origin", metavar="X Y Z", help="Where the sensor stood that saw TGT, in its frame."),
     ] = None,
     trust: Annotated[
         float | None,
@@ -88,7 +107,7 @@ def command(
     Prints the 4x4 (read it with numpy.loadtxt) and a verdict behind a #. Exits with 0 when registered, 2 on bad input,
     3 when there is an answer that should not be trusted. Of the presets, fast looks once, thorough leaves no look out,
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
-    XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extra deepgmr[las], LAS and LAZ.
+    XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extras deepgmr[las] and deepgmr[e57], LAS, LAZ and E57.
     """
     with answering("register", as_json=as_json):
         from deepgmr import io as files
@@ -132,6 +151,8 @@ def command(
                 clouds[1].points,
                 initial=prior,
                 max_rotation_degrees=max_rotation,
+                source_origin=source_origin,
+                target_origin=target_origin,
                 trust=trust,
                 seed=seed,
                 refine=not no_refine,
@@ -186,6 +207,8 @@ def command(
             for note in result.notes:
                 if note != result.sentence:
                     say(f"note: {note}")
+            if is_terminal(sys.stderr) and not result.trusted and report is None:
+                say(f"note: {_advice(result, shown=verbose)}")
             put(files.matrix_text(result.target_from_source) + verdict(result) + "\n")
             if measured is not None:
                 put(distances.as_text(measured))
@@ -262,6 +285,16 @@ def verdict(result: Registration) -> str:
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
     status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)
     return f"# {status}: {numbers}. {one_line(result.sentence)}"
+
+
+def _advice(result: Registration, *, shown: bool) -> str:
+    """How to look further at an answer that should not be trusted, for whoever sits at the terminal."""
+    count = len(result.alternatives)
+    if not count:
+        return "--report FILE.html shows what speaks for it and against"
+    others = "the alternative" if count == 1 else f"the {count} alternatives"
+    where = f"--report FILE.html shows {others}" if shown else f"-v prints {others}, --report FILE.html shows them"
+    return f"{where}; --initial T.txt and --max-rotation DEG tell what is known of the motion"
 
 
 def _deviations(result: Registration) -> str:

@@ -89,7 +89,7 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
     global _printer
     from deepgmr.remaining import Lines, remaining
 
-    if not _is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
         yield Lines(say)
         return
     from rich.console import Console
@@ -125,11 +125,11 @@ def say(text: str) -> None:
 
 def paint(text: str, colour: str, stream: TextIO | None) -> str:
     """Coloured (red, green, yellow, bold) for a terminal; plain elsewhere, under NO_COLOR and on a dumb terminal."""
-    plain = not _is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = not is_terminal(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain else f"\033[{_COLOURS[colour]}m{text}\033[0m"
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 

@@ -126,7 +126,8 @@ def markdown(result: Result) -> str:
 
 
 def _section(suite: str, pairs: int, provenance: Result, summary: list[Result]) -> str:
-    conditions = f"{provenance['threads']} thread(s), seed {provenance['seed']}"
+    threads = provenance["threads"]
+    conditions = f"{threads} thread{'s' * (threads != 1)}, seed {provenance['seed']}, lengths in the units of the suite"
     prior = provenance["max_rotation_degrees"]
     conditions += "" if prior is None else f", rotations known to be below {prior:g} degrees"
     notes = "".join(f"\n{line}" for line in provenance.get("notes", ()))

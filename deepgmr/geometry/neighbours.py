@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,13 @@ class Tree:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def with_another_cloud(self) -> Tree:
+        """The same tree, with a cloud of its own that other normals can be estimated for."""
+        other = copy(self)
+        if self.cloud is not None:
+            other.cloud = type(self.cloud)(self.points)
+        return other
 
     def with_covariances(self, neighbours: int) -> Any:
         """small_gicp's cloud, a normal and a covariance estimated from so many nearest points, each itself included."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,28 @@ def weighted_procrustes(source: Tensor, target: Tensor, weights: Tensor) -> Proc
     pair = CentredPair.of(source, target, weights)
     motion, values = pair.align()
     return Procrustes(motion, values, determinacy_of(values, pair.noise))
+
+
+def align_few(
+    source: np.ndarray, target: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (*B, 3, 3) and translations (*B, 3) of `weighted_procrustes`, without gradients.
+
+    source, target (*B, J, 3); weights (*B, J), non-negative, of positive sum. About an axis that only rounding tells
+    anything of, the rotation is that of `start` (*B, 3, 3), by default none. LAPACK takes two microseconds a problem:
+    below a thousand of them this is faster than `weighted_procrustes`.
+    """
+    share = (weights / weights.sum(-1, keepdims=True))[..., None]
+    source_centre, target_centre = ((share * points).sum(-2) for points in (source, target))
+    cross = (target - target_centre[..., None, :]).swapaxes(-1, -2) @ (share * (source - source_centre[..., None, :]))
+    size = np.abs(cross).max((-1, -2), keepdims=True) + np.finfo(cross.dtype).tiny
+    cross = cross / size + _NOISE * np.finfo(cross.dtype).eps * (
+        np.eye(3, dtype=cross.dtype) if start is None else start
+    )
+    left, _, right = np.linalg.svd(cross)
+    right[..., 2, :] *= np.sign(np.linalg.det(left @ right))[..., None]
+    rotation = left @ right
+    return rotation, target_centre - (rotation @ source_centre[..., None])[..., 0]
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:

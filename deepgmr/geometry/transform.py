@@ -235,6 +235,21 @@ def rotation_angle(rotation: Tensor) -> Tensor:
     return torch.atan2(sine, cosine)
 
 
+def first_apart(motions: RigidTransform, count: int, *, angle: float, distance: float) -> list[int]:
+    """The first `count` of motions (H,) of which no two are within both `angle` (rad) and `distance`."""
+    flat, places = motions.rotation.flatten(1), motions.translation
+    # trace(A^T B) = 1 + 2 cos(angle), and no more is asked for than which side of the limit it lies on.
+    turned = 1 + 2 * math.cos(min(angle, math.pi)) < flat @ flat.mT
+    near = (turned & (torch.cdist(places, places) < distance)).numpy()
+    kept: list[int] = []
+    free = np.ones(len(near), dtype=bool)
+    while len(kept) < count and free.any():
+        kept.append(int(free.argmax()))
+        free &= ~near[kept[-1]]
+        free[kept[-1]] = False
+    return kept
+
+
 def random_rotations(
     batch: tuple[int, ...] = (), *, generator: torch.Generator, dtype: torch.dtype | None = None
 ) -> Tensor:

@@ -3,7 +3,7 @@
     cloud = read_cloud("scan.ply")                     # points (N, 3) float64, properties as stored
     write_cloud("moved.ply", transformed(cloud, target_from_source))
 
-Readable: PLY, PCD, OBJ, STL, OFF, GLB, GLTF (meshes are sampled), XYZ/PTS/TXT/CSV/ASC, NPY, NPZ, LAS and LAZ.
+Readable: PLY, PCD, OBJ, STL, OFF, GLB, GLTF (meshes are sampled), XYZ/PTS/TXT/CSV/ASC, NPY, NPZ, LAS, LAZ and E57.
 Every bad input raises one InvalidFile (or InvalidTransform) that names the path, what was found and the remedy.
 """
 
@@ -37,7 +37,6 @@ WRITABLE = (".ply", ".pcd", *TABLES, ".npy", ".npz", ".las", ".laz", *MESHES)
 FOREIGN = (
     (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
     (b"\x89HDF", "is an HDF5 file; a suite of pairs is read by `deepgmr evaluate`, export a cloud as PLY"),
-    (b"ASTM-E57", "is an E57 file, which is not read here; convert it to LAS or PLY (CloudCompare does)"),
     (b"\x89PNG", "is a PNG image, not a cloud"),
     (b"\xff\xd8\xff", "is a JPEG image, not a cloud"),
     (b"%PDF", "is a PDF document, not a cloud"),
@@ -48,8 +47,8 @@ def read_cloud(path: str | Path, *, seed: int = 0, properties: bool = True) -> C
     """Read a cloud (or sample a mesh) from any readable format; the content decides, the suffix only breaks ties.
 
     Returns points (N, 3) float64, N >= 1, with NaN untouched; `seed` draws the sample of a mesh. Without `properties` a
-    PLY or LAS is read for its points alone, which for ten million of them saves a second. Raises InvalidFile, or
-    MissingDependency for LAS/LAZ without laspy.
+    PLY, LAS or E57 is read for its points alone, which for ten million of them saves a second. Raises InvalidFile, or
+    MissingDependency for LAS/LAZ without laspy and E57 without pye57.
     """
     path = Path(path)
     size = check_readable(path)
@@ -89,6 +88,10 @@ def _read(path: Path, kind: str, seed: int, properties: bool) -> CloudFile:
         from deepgmr.io.las import read_las
 
         return read_las(path, properties=properties)
+    if kind == "e57":
+        from deepgmr.io.e57 import read_e57
+
+        return read_e57(path, properties=properties)
     if kind == "table":
         from deepgmr.io.tables import read_table
 
@@ -109,6 +112,7 @@ def _kind(path: Path, head: bytes, size: int) -> str:
         (b"PK\x03\x04", "npz"),
         (b"PK\x05\x06", "npz"),
         (b"LASF", "las"),
+        (b"ASTM-E57", "e57"),
     ):
         if head.startswith(magic):
             return kind
@@ -131,7 +135,7 @@ def _kind(path: Path, head: bytes, size: int) -> str:
     if suffix == ".stl" and b"\0" in head:
         return "stl"  # binary with a wrong count: the reader says so
     binary = re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) and head[:2] not in (b"\xff\xfe", b"\xfe\xff")
-    if suffix in (*WRITABLE, ".gltf") and suffix not in TABLES and (binary or not _numeric(head)):
+    if suffix in (*WRITABLE, ".gltf", ".e57") and suffix not in TABLES and (binary or not _numeric(head)):
         begins = re.sub(r"[^\x20-\x7e]", ".", head[:12].decode("latin-1"))
         raise InvalidFile(
             f"{path}: is called {suffix} but its content is not (it begins with {begins!r}); "

@@ -36,9 +36,9 @@ def nodes_of(points: Tensor, normals: Tensor, around: Tensor, spacing: float, ch
     needs, they are repeated. `spacing` is the pair's: both clouds are measured by the coarser of the two.
     """
     widest = around.shape[1]
-    members = [around[:, torch.arange(MEMBERS) * step % widest] for step in SCALES]  # (J, MEMBERS) each
-    patches = torch.stack([describe_members(points, normals, chosen, index, spacing) for index in members])
-    return Nodes((points[chosen] / spacing)[None], normals[chosen][None], patches.unsqueeze(1))
+    members = torch.cat([around[:, torch.arange(MEMBERS) * step % widest] for step in SCALES])  # (scales * J, MEMBERS)
+    patches = describe_members(points, normals, chosen.repeat(len(SCALES)), members, spacing)
+    return Nodes((points[chosen] / spacing)[None], normals[chosen][None], patches.unflatten(0, (len(SCALES), 1, -1)))
 
 
 def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Tensor, spacing: float) -> Tensor:
@@ -48,13 +48,18 @@ def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Ten
     their sign, since the sides of normals are a guess on flat patches, and a triple product that tells a patch from
     its mirror image.
     """
-    offset = (points[index] - points[chosen].unsqueeze(1)) / (REACH * spacing)
-    length = offset.square().sum(-1).sqrt()
-    line = offset / length.clamp_min(1e-6).unsqueeze(-1)
-    own = normals[chosen].unsqueeze(1)
-    other = normals[index]
-    rise, lean, turn = (own * line).sum(-1), (other * line).sum(-1), (own * other).sum(-1)
-    twist = (torch.linalg.cross(own.expand_as(line), line) * other).sum(-1)
+    flat, shape = index.flatten(), (3, *index.shape)  # coordinates lead: sums over a short last dimension are slow
+    offset = (points.T[:, flat].view(shape) - points[chosen].T.unsqueeze(-1)) / (REACH * spacing)
+    length = _dot(offset, offset).sqrt()
+    line = offset / length.clamp_min(1e-6)
+    own, other = normals[chosen].T.unsqueeze(-1), normals.T[:, flat].view(shape)
+    rise, lean, turn = _dot(own, line), _dot(other, line), _dot(own, other)
+    twist = _dot(torch.linalg.cross(own.expand_as(line), line, dim=0), other)
     relative = length / length.amax(-1, keepdim=True).clamp_min(1e-6)
-    height = (own * offset).sum(-1)
+    height = _dot(own, offset)
     return torch.stack([length, relative, height, rise, lean, turn, lean.abs(), turn.abs(), twist], dim=-1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The scalar products (J, K) of vectors (3, J, K)."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

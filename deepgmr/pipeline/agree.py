@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepgmr.geometry.procrustes import weighted_procrustes
+from deepgmr.geometry.procrustes import align_few
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
@@ -35,7 +35,8 @@ def consistent_motions(
     weight, index = second[best].topk(min(settings.followers, len(a)), dim=1)
     index = torch.cat([seeds.unsqueeze(1), index], dim=1)
     weight = torch.cat([weight[:, :1], weight], dim=1) + 1e-9
-    motions = weighted_procrustes(a[index], b[index], weight).target_from_source
+    aligned = align_few(a[index].numpy(), b[index].numpy(), weight.numpy())
+    motions = RigidTransform(*(torch.from_numpy(part) for part in aligned))
     gap = (motions.apply(a) - b).norm(dim=-1) / (settings.meeting * tolerance)  # (S, M)
     facing = (motions.rotate(m) * n).sum(-1).clamp_min(0)
     agreement = (torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing).sum(-1)

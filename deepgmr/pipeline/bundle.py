@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ class Bundle:
 
     settings: Settings
     network: OverlapNetwork
-    ranking: Ranking
+    ranking: Ranking  # where the level that is searched is all there is
     confidence: Confidence
+    detailed_ranking: Ranking  # where there is more detail
+    detailed_confidence: Confidence
     provenance: Mapping[str, Any] = field(default_factory=dict)  # version, commit, command, data, steps, seed, tables
     id: str = ""  # the beginning of the file's digest
 
@@ -48,7 +50,9 @@ class Bundle:
         try:
             settings = from_plain(Settings, content["settings"])
             ranking = Ranking(content["ranking"])
-            confidence = Confidence(content["confidence"]["intercept"], content["confidence"]["weights"])
+            confidence = Confidence(**content["confidence"])
+            detailed_ranking = Ranking(content["detailed_ranking"])
+            detailed_confidence = Confidence(**content["detailed_confidence"])
             network = OverlapNetwork(from_plain(OverlapConfig, content["network"]))
             made_for = content["front_end"]
         except (InvalidConfig, KeyError, TypeError) as error:
@@ -63,7 +67,14 @@ class Bundle:
         except RuntimeError as error:
             raise InvalidCheckpoint(f"{path}: the tensors do not fit the network it describes: {error}") from error
         identity = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        return cls(settings, network.eval(), ranking, confidence, found.provenance, identity)
+        models = ranking, confidence, detailed_ranking, detailed_confidence
+        return cls(settings, network.eval(), *models, found.provenance, identity)
+
+    def seen(self, *, detailed: bool) -> Bundle:
+        """The bundle with the ranking and the confidence for clouds of more detail than is searched, or for others."""
+        if not detailed:
+            return self
+        return replace(self, ranking=self.detailed_ranking, confidence=self.detailed_confidence)
 
     def save(self, path: str | Path) -> None:
         """Write a file that `load` reads back; it appears whole or not at all."""
@@ -71,7 +82,9 @@ class Bundle:
             "settings": to_plain(self.settings),
             "network": to_plain(self.network.config),
             "ranking": dict(self.ranking.weights),
-            "confidence": {"intercept": self.confidence.intercept, "weights": dict(self.confidence.weights)},
+            "confidence": to_plain(self.confidence),
+            "detailed_ranking": dict(self.detailed_ranking.weights),
+            "detailed_confidence": to_plain(self.detailed_confidence),
             "front_end": fingerprint(self.settings.scan),
         }
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

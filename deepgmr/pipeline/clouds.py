@@ -11,7 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from deepgmr.errors import InvalidCloud
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.extras import extra
 from deepgmr.geometry.voxels import blocks, scattered
 from deepgmr.pipeline.settings import JudgeSettings
@@ -78,6 +78,19 @@ def as_points(
     if not any((np.abs(block - points[0]) >= _SMALLEST).any() for block in _doubles(points)):
         raise _refused(name, f"the points differ by less than {_SMALLEST:.0e}; check the units")
     return points
+
+
+def as_point(place: Any, name: str) -> np.ndarray:
+    """One point (3,) float64. Raises `InvalidConfig` for anything but three finite numbers that points could have."""
+    try:
+        point = np.asarray(place, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidConfig(f"{name} must be three numbers, got {type(place).__name__}") from None
+    if point.shape != (3,):
+        raise InvalidConfig(f"{name} must be three numbers, got an array of shape {point.shape}")
+    if not (np.abs(point) <= _LARGEST).all():  # nor NaN
+        raise InvalidConfig(f"{name} must be three finite numbers, got {point.tolist()}")
+    return point
 
 
 def check_units(ratio: float, settings: JudgeSettings) -> None:

@@ -14,7 +14,16 @@ from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 
-FEATURES = ("standing", "margin", "log_overlap", "misfit", "looseness", "relief", "log_observability")
+FEATURES = {  # of the confidence: whether the more of it there is, the more (+1) or the less (-1) an answer is to be trusted
+    "standing": 1,
+    "margin": 1,
+    "log_overlap": 1,
+    "misfit": -1,
+    "looseness": -1,
+    "relief": 1,
+    "contradiction": -1,
+    "log_observability": 1,
+}
 
 
 class Status(str, Enum):
@@ -57,7 +66,7 @@ class Status(str, Enum):
 class Evidence:
     """What speaks for and against an answer; every number is free of units.
 
-    `misfit`, `looseness` and `relief` are those of `deepgmr.pipeline.rank.Terms`, at the answer.
+    `misfit`, `looseness`, `relief` and `contradiction` are those of `deepgmr.pipeline.rank.Terms`, at the answer.
     """
 
     score: float  # of the answer, in [0, 1]
@@ -69,6 +78,7 @@ class Evidence:
     misfit: float
     looseness: float
     relief: float
+    contradiction: float
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
 
@@ -105,6 +115,7 @@ def weigh(
         misfit=answer["misfit"],
         looseness=answer["looseness"],
         relief=answer["relief"],
+        contradiction=answer["contradiction"],
         accidents=-math.inf,
         observability=observability,
     )
@@ -119,6 +130,7 @@ def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
         "misfit": evidence.misfit,
         "looseness": evidence.looseness,
         "relief": evidence.relief,
+        "contradiction": evidence.contradiction,
         "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
     }
 
@@ -140,7 +152,7 @@ class Confidence:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        check_names("the confidence", self.weights, FEATURES)
+        check_names("the confidence", self.weights, tuple(FEATURES))
 
     def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
         """The probability in (0, 1) that the answer is right up to the symmetry of the shape.

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from deepgmr.divergence.partial import kl_oriented, largest_partial_divergence, partial_divergence
 from deepgmr.errors import InvalidConfig
-from deepgmr.geometry.transform import RigidTransform, rotation_angle, rotation_grid
+from deepgmr.geometry.transform import RigidTransform, first_apart, rotation_grid
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
+from deepgmr.pipeline.visibility import Views, seen_through
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,11 @@ class Terms:
     looseness: Tensor  # (H,) the same, of all counterparts within reach
     bend: Tensor  # (H,) log of the root mean square disagreement of the normals
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
+    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one
+    shared: Tensor  # (H,) log of the share of the components with a counterpart
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
+    seen_through: Tensor  # (H,) nats against it, for what stands in space that a sensor saw through; 0 if unknown
 
     def __len__(self) -> int:
         return len(self.score)
@@ -50,7 +54,15 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = ("score", "misfit", "looseness", "bend", "relief")  # the terms that plausibility weighs
+RANKED = (
+    "score",
+    "misfit",
+    "looseness",
+    "bend",
+    "relief",
+    "contradiction",
+    "shared",
+)  # the terms that plausibility weighs
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Ranking:
         total = torch.zeros_like(terms.score)
         for name in RANKED:
             total = total + self.weights[name] * getattr(terms, name)
-        return total
+        return total - terms.seen_through
 
 
 def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
@@ -86,19 +98,32 @@ def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...])
         raise InvalidConfig(f"{what} weighs {', '.join(names)} ({said}); calibrate it again with this version")
 
 
-def measure(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Terms:
-    """The terms of motions (H,).
+def measure(
+    motions: RigidTransform,
+    source: Level,
+    target: Level,
+    settings: RankSettings,
+    *,
+    least: float = 0.0,
+    views: Views = (None, None),
+) -> Terms:
+    """The terms of motions (H,); lengths in spacings of the sparser level, but at least `least`, in frame units.
+
+    `views` are those of the source and the target, where their sensors' origins are known.
 
     The score is the divergence of either surface from the other (`deepgmr.divergence.partial`), over places and
     normals, with the nearest component as the counterpart; the mean of the two directions. Its background makes it
     saturate, so that partial overlap costs its share, but also blunt: walls that cross at a small angle still overlap.
     The gaps between what meets are the sharper half.
     """
-    spacing = max(source.spacing, target.spacing)
-    forward = _side(motions, source, target, spacing, settings)
-    backward = _side(motions.inverse(), target, source, spacing, settings)
+    spacing = max(source.spacing, target.spacing, least)
+    asked = source.balanced(settings.asked), target.balanced(settings.asked)
+    forward = _side(motions, asked[0], target, spacing, settings)
+    backward = _side(motions.inverse(), asked[1], source, spacing, settings)
+    through = settings.seen_through * seen_through(motions, asked[0].means, asked[1].means, views, spacing)
     both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
-    return Terms(**both, source_overlap=forward["overlap"], target_overlap=backward["overlap"])
+    overlaps = {"source_overlap": forward["overlap"], "target_overlap": backward["overlap"]}
+    return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
 
 def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
@@ -111,18 +136,7 @@ def first_look(motions: RigidTransform, source: Level, target: Level, settings: 
 def distinct(motions: RigidTransform, scores: Tensor, count: int, *, angle: float, distance: float) -> Tensor:
     """Indices of the `count` best motions (H,) of which no two are within both `angle` (rad) and `distance`."""
     order = scores.argsort(descending=True, stable=True)
-    rotation, translation = motions.rotation[order], motions.translation[order]
-    turn = rotation_angle(rotation.unsqueeze(1).mT @ rotation)  # (H, H)
-    close = ((turn < angle) & (torch.cdist(translation, translation) < distance)).numpy()
-    kept: list[int] = []
-    free = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if free[i]:
-            kept.append(i)
-            if len(kept) == count:
-                break
-            free &= ~close[i]
-    return order[kept]
+    return order[first_apart(motions[order], count, angle=angle, distance=distance)]
 
 
 def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, settings: RankSettings) -> Tensor:
@@ -189,21 +203,23 @@ def _contact(motions: RigidTransform, source: Level, target: Level, reach: float
     moved = motions.apply(source.means[::step])  # (H, J, 3)
     distance, nearest = target.tree.within(moved.flatten(0, -2).double().numpy(), reach)
     index = torch.from_numpy(nearest).reshape(moved.shape[:-1])
-    normals = target.normals[index]
+    normals = target.directions[index]
     residual = moved - target.means[index]
     return _Contact(
         torch.from_numpy(distance).to(moved.dtype).reshape(moved.shape[:-1]),
         index,
         residual.square().sum(-1),
         (residual * normals).sum(-1).square(),
-        (motions.rotate(source.normals[::step]) * normals).sum(-1).abs(),
+        (motions.rotate(source.directions[::step]) * normals).sum(-1).abs(),
     )
 
 
-def _score(contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+def _score(contact: _Contact, spacing: float | Tensor, settings: RankSettings) -> Tensor:
     """One minus the partial divergence (H,), as a share of its largest value."""
     kl = kl_oriented(contact.square, contact.cosine, sigma=settings.sigma * spacing, sigma_normal=settings.sigma_normal)
-    divergence = partial_divergence(kl.where(contact.distance.isfinite(), math.inf), background=settings.background)
+    divergence = partial_divergence(
+        kl.where(contact.distance <= settings.reach * spacing, math.inf), background=settings.background
+    )
     return (1 - divergence / largest_partial_divergence(settings.background)).clamp(0, 1)  # but for rounding
 
 
@@ -211,8 +227,10 @@ def _side(
     motions: RigidTransform, source: Level, target: Level, spacing: float, settings: RankSettings
 ) -> dict[str, Tensor]:
     """The terms (H,) of one side."""
-    contact = _contact(motions, source, target, settings.reach * spacing)
-    seen, within = contact.distance <= settings.seen * spacing, contact.distance.isfinite()
+    contact = _contact(motions, source, target, settings.stretch * settings.reach * spacing)
+    # A sensor samples what is far from it sparsely: there a counterpart lies as far away as its neighbours do.
+    local = torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+    seen, within = contact.distance <= settings.seen * local, contact.distance <= settings.reach * local
     unit = spacing**2
 
     def typical(name: str, value: Tensor, counted: Tensor) -> Tensor:
@@ -222,10 +240,22 @@ def _side(
         return 0.5 * torch.log(total / (counted.sum(-1) + belief))
 
     return {
-        "score": _score(contact, spacing, settings),
-        "misfit": typical("misfit", (contact.across + settings.along * contact.square) / unit, seen),
+        "score": _score(contact, local, settings),
+        "misfit": typical("misfit", contact.across / unit + settings.along * contact.square / local**2, seen),
         "looseness": typical("looseness", contact.across / unit, within),
         "bend": typical("bend", 1 - contact.cosine, seen),
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
+        "contradiction": _contradiction(seen, source.patches(settings.patch)),
+        "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
+
+
+def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:
+    """How mixed (H,) what has a counterpart and what has none lie: the mean of 4 p (1 - p) over patches (J, K).
+
+    p is the share of a patch with a counterpart. Partial overlap ends somewhere, so it costs the patches at its edge;
+    a thing that stands amid what fits, and fits nothing, costs all of them.
+    """
+    share = seen.to(torch.float32)[:, patches].mean(-1)
+    return (4 * share * (1 - share)).mean(-1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import small_gicp
 import torch
 
 from deepgmr.geometry.neighbours import Tree
-from deepgmr.geometry.procrustes import weighted_procrustes
-from deepgmr.geometry.transform import RigidTransform
+from deepgmr.geometry.procrustes import align_few
+from deepgmr.geometry.transform import RigidTransform, first_apart
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import RefineSettings
@@ -21,27 +23,33 @@ def refine(
 
     With the nearest components as matches d this descends sum_j d_j^T (Q_j + R P_j R^T)^-1 d_j / 2: in the places of the
     components the least sum of two same-index bounds, from a mixture in the middle to both clouds (docs/method.md).
-    Two rounds: a wide one that forgives the coarseness of a hypothesis, and a narrow one that forgets what does not
-    overlap. Motions that leave what the prior allows are dropped.
+    Two rounds: a wide one that forgives the coarseness of a hypothesis, for which some of the source is enough, and a
+    narrow one that forgets what does not overlap. Motions that meet on the way go on as one. Those that leave what
+    the prior allows are dropped.
     """
     spacing = max(source.spacing, target.spacing)
-    refined = []
-    for matrix in motions.matrix.double().numpy():
-        if min(len(source), len(target)) <= settings.tiny:
-            refined.append(pull(source.points, target.tree, matrix, settings.reaches[-1] * spacing, settings.pulls))
-            continue
-        for reach, least in zip(settings.reaches, settings.least_reaches, strict=True):
-            matrix = descend(
-                source,
-                target,
-                matrix,
-                max(reach * spacing, least),
-                iterations=settings.iterations,
-                settled=settings.settled,
-                dwarf=settings.dwarf,
-            )
-        refined.append(matrix)
-    return prior.apply(RigidTransform.from_matrix(torch.from_numpy(np.stack(refined))))
+    matrices = motions.matrix.double().numpy()
+    if min(len(source), len(target)) <= settings.tiny:
+        reach = settings.reaches[-1] * spacing
+        matrices = np.stack([pull(source.points, target.tree, each, reach, settings.pulls) for each in matrices])
+        return prior.apply(RigidTransform.from_matrix(torch.from_numpy(matrices)))
+    some = source.thinned(max(1, round(len(source) / settings.thinned)), fewest=settings.thinned_normals)
+    last = len(settings.reaches) - 1
+    for number, (reach, least) in enumerate(zip(settings.reaches, settings.least_reaches, strict=True)):
+        fit = functools.partial(
+            descend,
+            source if number == last else some,
+            target,
+            reach=max(reach * spacing, least),
+            iterations=settings.iterations,
+            settled=settings.settled if number == last else settings.nearly_settled,
+            dwarf=settings.dwarf,
+        )
+        motions = RigidTransform.from_matrix(torch.from_numpy(np.stack([fit(each) for each in matrices])))
+        if number < last:
+            met = first_apart(motions, len(matrices), angle=settings.same_angle, distance=settings.same_distance)
+            matrices = motions.matrix[met].numpy()
+    return prior.apply(motions)
 
 
 def descend(
@@ -51,7 +59,7 @@ def descend(
 
     small_gicp's tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to move.
     """
-    if np.ptp(source.points, axis=0).max() > dwarf * np.ptp(target.points, axis=0).max():
+    if source.extent > dwarf * target.extent:
         back = np.linalg.inv(start)
         return np.linalg.inv(_align(target, source, back, reach, iterations, settled))
     return _align(source, target, start, reach, iterations, settled)
@@ -88,9 +96,9 @@ def pull(source: np.ndarray, target: Tree, matrix: np.ndarray, reach: float, ste
         close = np.isfinite(distance)
         if close.sum() < 3:
             break
-        pairs = torch.from_numpy(source[close]), torch.from_numpy(target.points[index[close]])
-        step = weighted_procrustes(*pairs, torch.ones(len(pairs[0]), dtype=torch.float64)).target_from_source
-        previous, matrix = matrix, step.matrix.numpy()
+        previous, matrix = matrix, np.eye(4)
+        pairs = source[close], target.points[index[close]]
+        matrix[:3, :3], matrix[:3, 3] = align_few(*pairs, np.ones(len(pairs[0])), previous[:3, :3])
         if np.abs(matrix - previous).max() < 1e-12:
             break
     return matrix

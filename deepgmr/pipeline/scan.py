@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.geometry.neighbours import Tree
-from deepgmr.geometry.normals import estimate_normals, towards_hollow
+from deepgmr.geometry.normals import balanced, estimate_normals, towards_hollow
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
@@ -23,6 +23,7 @@ from deepgmr.pipeline.clouds import coarse_step
 from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
+ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
 _KEPT = 16  # levels that a prepared scan holds on to
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
@@ -39,6 +40,8 @@ class Level:
     points: np.ndarray  # (J, 3) float64, in the frame
     tree: Tree
     settings: ScanSettings
+    _balanced: dict[int, Level] = field(default_factory=dict, repr=False)
+    _patches: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -50,7 +53,35 @@ class Level:
 
     def seen_closer(self, neighbours: int) -> Level:
         """The same components, with normals from so many neighbours."""
-        return Level.of(self.points, replace(self.settings, for_normals=neighbours))
+        return Level(self.points, self.tree.with_another_cloud(), replace(self.settings, for_normals=neighbours))
+
+    def thinned(self, step: int, *, fewest: int) -> Level:
+        """Every so many of the components, with normals from about as wide a patch: of as much fewer, if `fewest`."""
+        if step == 1:
+            return self
+        return Level.of(
+            self.points[::step], replace(self.settings, for_normals=max(fewest, self.settings.for_normals // step))
+        )
+
+    @cached_property
+    def extent(self) -> float:
+        """The longest side of the box around the components."""
+        return float(np.ptp(self.points, axis=0).max())
+
+    def balanced(self, most: int) -> Level:
+        """About `most` of the components, rare directions before common ones, with the directions they have here.
+
+        Normal-space sampling (Rusinkiewicz and Levoy, 3DIM 2001): of floors and walls a part says as much as the whole.
+        """
+        if len(self) <= ENOUGH * most:
+            return self
+        if most not in self._balanced:
+            chosen = balanced(self.axes, most)
+            thin = Level.of(self.points[chosen], self.settings)
+            for name in ("directions", "heights", "gaps"):
+                vars(thin)[name] = getattr(self, name)[chosen]
+            self._balanced[most] = thin
+        return self._balanced[most]
 
     @cached_property
     def means(self) -> Tensor:
@@ -93,6 +124,11 @@ class Level:
             self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
         )
 
+    def sampled_axes(self, most: int) -> np.ndarray:
+        """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
+        some = self.points[:: max(1, len(self) // most)]
+        return estimate_normals(self.points, self.tree.nearest(some, min(self.settings.for_normals, len(self)))[1])
+
     @cached_property
     def normals(self) -> Tensor:
         """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""
@@ -100,10 +136,31 @@ class Level:
         return towards_hollow(self.means, torch.from_numpy(self.axes).float(), index)
 
     @cached_property
+    def directions(self) -> Tensor:
+        """(J, 3) float32, unit: `axes`, normals of either sign."""
+        return torch.from_numpy(self.axes).float()
+
+    @cached_property
     def heights(self) -> Tensor:
         """(J,) the mean squared height of the nearest components over the tangent plane."""
-        offset = self.means[self._close[:, : self.settings.for_height]] - self.means.unsqueeze(1)  # (J, K, 3)
-        return (offset @ self.normals.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+        close = self.patches(self.settings.for_height + 1)[:, 1:]
+        offset = self.means[close] - self.means.unsqueeze(1)  # (J, K, 3)
+        return (offset @ self.directions.unsqueeze(-1)).squeeze(-1).square().mean(-1)
+
+    @cached_property
+    def gaps(self) -> Tensor:
+        """(J,) the mean distance to the four nearest others, in proportion: where that is typical, the spacing."""
+        four = self.means[self.patches(5)[:, 1:]] - self.means.unsqueeze(1)
+        mean = four.square().sum(-1).sqrt().mean(-1)
+        return mean * (self.spacing / float(mean.median().clamp_min(1e-30)))
+
+    def patches(self, size: int) -> Tensor:
+        """(J, size) int64: every component and the nearest others, nearest first."""
+        found = self._patches
+        if found is None or found.shape[1] < min(size, len(self)):
+            found = torch.from_numpy(self.tree.nearest(self.points, min(size, len(self)))[1])
+            object.__setattr__(self, "_patches", found)
+        return found[:, :size]
 
     @cached_property
     def mixture(self) -> GaussianMixture:

@@ -43,6 +43,7 @@ class LookSettings:
     learned: bool = False  # matches of the overlap network
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
+    correlated: int = 0  # hypotheses from dominant normals and phase correlation
     detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
     refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
 
@@ -56,7 +57,13 @@ class SearchSettings:
         LookSettings(described=True, grid=12, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
+    detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
+        LookSettings(correlated=12, learned=True, refined=6),
+        LookSettings(correlated=64, described=True, refined=24),
+        LookSettings(described=True, detail=5000, refined=24),
+    )
     clear: float = 0.8  # confidence that needs no second look ...
+    clear_detailed: float = 0.9  # ... where there is more detail than is searched, and so much more to mistake ...
     whole: float = 0.9  # ... or overlap, of both clouds
     finer: float = 1.5  # times as many points as components, from which a look at more detail sees more
     few: int = 50  # components up to which every look is taken: it costs nothing
@@ -83,6 +90,29 @@ class ProposeSettings:
 
 
 @dataclass(frozen=True)
+class CorrelationSettings:
+    """Rotations from dominant normals, translations by phase correlation."""
+
+    components: int = 24_000  # of each cloud, whose places are correlated
+    sampled: int = 3000  # of them whose directions are looked at ...
+    counted: int = 800  # ... and of those, that are compared with one another
+    sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
+    salient: float = 2.0  # times what uniform directions give, from which one is dominant
+    directions: int = 6  # dominant ones, at most
+    shifts: int = 4  # steps of mean shift ...
+    narrower: float = 2.5  # ... each so much sharper than the one before
+    apart: float = 0.44  # radians between dominant directions
+    tolerance: float = 0.14  # radians within which angles between directions agree, and rotations are one
+    rotations: int = 24
+    turns: int = 24  # about the direction of a cloud that has but one
+    cells: int = 100_000  # of the grid that occupancies are correlated on ...
+    voxel: float = 1.5  # ... but none smaller than so many spacings
+    floor: float = 1e-3  # of the strongest frequency, below which the others are not whitened
+    peaks: int = 12  # of each rotation
+    kept: int = 64  # of all
+
+
+@dataclass(frozen=True)
 class AgreeSettings:
     """Which matches agree, and the motions they agree on."""
 
@@ -105,7 +135,12 @@ class RefineSettings:
     reaches: tuple[float, ...] = (4.0, 2.0)  # spacings within which components are matched, a round ...
     least_reaches: tuple[float, ...] = (0.1, 0.03)  # ... but at least these, sizes
     iterations: int = 8
-    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still
+    settled: float = 3e-3  # steps (rad, sizes) below which a fit stands still ...
+    nearly_settled: float = 1e-2  # ... in all rounds but the last
+    thinned: int = 340  # components of the source that all rounds but the last make do with, give or take a half
+    thinned_normals: int = 6  # the fewest of those that a normal is estimated from
+    same_angle: float = 0.05  # motions within this angle ...
+    same_distance: float = 0.02  # ... and this distance, sizes, after a round go on as one
     pulls: int = 20  # closed-form steps at most
     tiny: int = 10  # components below which there is no surface to fit, and closed-form steps suffice
     dwarf: float = 6.0  # ratio of extents from which the smaller cloud is moved: a tree hates queries far from it
@@ -117,9 +152,15 @@ class RankSettings:
 
     sigma: float = 0.5  # standard deviation of the place of a component, spacings: half-way to its neighbours
     sigma_normal: float = 0.7  # and of its normal, a unit vector
+    seen_through: float = (
+        30.0  # nats that it costs if all of a cloud stands in space that the other's sensor saw through
+    )
     background: float = 1.0  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
     reach: float = 3.0  # spacings beyond which no counterpart is looked for
     seen: float = 2.0  # spacings within which a counterpart counts: 15 of 16 of another random sample's do
+    stretch: float = 3.0  # times the spacing that surfaces may be sampled more sparsely here and there
+    asked: int = 1200  # components of either surface that are asked for their counterparts
+    patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
     by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
@@ -133,6 +174,39 @@ class RankSettings:
     unlike: float = 0.05  # ... from which on they do not ...
     elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
     placed: int = 128  # components that are compared for that
+
+
+@dataclass(frozen=True)
+class VisibilitySettings:
+    """What a sensor saw through, where it is known from where it looked."""
+
+    per_cell: int = 6  # points that a cell of directions should hold
+    probes: int = 1000  # of them that are asked how far away so many others are
+    finest: float = 0.003  # radians: no cell is smaller ...
+    coarsest: float = 0.1  # ... nor larger
+    margin: float = 3.0  # spacings by which a component has to stand in front of what was seen ...
+    share: float = 0.1  # ... beside this share of the range: motions are not exact, and grazed surfaces recede fast
+    belief: float = 0.01  # share of the components that stands for what is believed where none was looked at
+
+
+@dataclass(frozen=True)
+class DetailSettings:
+    """Finalists, refined and ranked again on finer and finer levels until one stands out or the detail ends."""
+
+    components: tuple[int, ...] = (6_000, 24_000, 65_536)  # of each cloud, a level
+    neighbours: int = 12  # that a normal is estimated from
+    finer: float = 1.5  # times as many components as the level before, from which a level shows more
+    finalists: int = 12  # different poses that are followed to the next level
+    cells: float = 1.5  # of the grid of phase correlation, by which its peaks may be off
+    moved: int = 1000  # components of the source that are fitted at first, of every direction as many ...
+    fitted: int = 3000  # ... and in all rounds but the first, of the surface as it is
+    reaches: tuple[float, ...] = (2.0, 1.0)  # spacings of the level before within which they are matched, a round
+    iterations: int = 6
+    settled: float = 3e-4  # steps (rad, sizes) below which a fit stands still
+    same: float = 2.0  # spacings of the level that is searched within which two poses are one
+    noise: float = 1.0  # root mean square gaps, across what meets at a level, below which the next asks for no more
+    least_gain: float = 0.7  # of the unit of the level before, beyond which a finer one would say nothing new
+    behind: float = 10.0  # nats behind the first from which a pose is given up
 
 
 @dataclass(frozen=True)
@@ -150,12 +224,17 @@ class PolishSettings:
     """The last fit, at the resolution of the data."""
 
     components: int = 6_000  # of each cloud
-    neighbours: int = 12  # that a normal is estimated from
     reach: float = 2.0  # spacings of the searched level within which points are matched at first
     narrow: float = 3.0  # spacings of the data ...
     least_narrow: float = 0.25  # ... but at least this share of the first reach, at last
     iterations: int = 10
-    settled: float = 1e-5  # steps (rad, sizes) below which a fit stands still
+    settled: float = 1e-5  # steps (rad, sizes) below which the fit stands still ...
+    nearly_settled: float = 1e-3  # ... and below which one is close enough for the next
+    steps: int = 2  # with matches from both clouds, at last
+    close: float = 0.6  # share of the last reach within which they are matched
+    fewest: int = 10  # of them
+    thickness: float = 0.3  # of the disks, as a share of what the gaps across and along the surfaces say ...
+    thinnest: float = 1e-3  # ... but at least this, a ratio of variances
     looks_same: float = 0.2  # spacings below which ...
     nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
@@ -193,17 +272,20 @@ class Settings:
     scan: ScanSettings = field(default_factory=ScanSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     propose: ProposeSettings = field(default_factory=ProposeSettings)
+    correlation: CorrelationSettings = field(default_factory=CorrelationSettings)
     agree: AgreeSettings = field(default_factory=AgreeSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
     rank: RankSettings = field(default_factory=RankSettings)
+    visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
+    detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
         _check(to_plain(self))
-        if not self.search.looks:
-            raise InvalidConfig("`search.looks` must hold at least one look")
+        if not self.search.looks or not self.search.detailed:
+            raise InvalidConfig("`search.looks` and `search.detailed` must hold at least one look each")
         if not self.refine.reaches or len(self.refine.reaches) != len(self.refine.least_reaches):
             raise InvalidConfig("`refine.reaches` and `refine.least_reaches` must hold as many numbers, at least one")
 
@@ -241,11 +323,19 @@ class Settings:
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
-    "fast": {"search.looks": [to_plain(LookSettings(learned=True, refined=8))]},  # the first look only
-    "thorough": {"search.clear": 2.0, "search.whole": 2.0},  # every look, whatever the first one says
+    "fast": {  # the first look only
+        "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
+    },
+    "thorough": {
+        "search.clear": 2.0,
+        "search.clear_detailed": 2.0,
+        "search.whole": 2.0,
+    },  # every look, whatever the first one says
     # DeepGMR (Yuan et al., ECCV 2020) on two files: one forward pass, and the polish
     "paper": {
         "search.looks": [to_plain(LookSettings(mixtures=True, refined=0))],
+        "search.detailed": [to_plain(LookSettings(mixtures=True, refined=0))],
         "scan.fewest": 1024,
         "scan.most": 1024,
     },
@@ -260,8 +350,18 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 
 _MAY_BE_ZERO = {
+    *("rank.seen_through", "visibility.margin", "visibility.share"),
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
-    *("rank.like", "refine.tiny", "refine.iterations", "polish.iterations", "judge.trust", "judge.shape", "judge.tied"),
+    *(
+        "rank.like",
+        "refine.tiny",
+        "refine.iterations",
+        "polish.iterations",
+        "polish.steps",
+        "judge.trust",
+        "judge.shape",
+        "judge.tied",
+    ),
     *("judge.free", "judge.nearly_free", "judge.low_overlap", "judge.rivals"),
 }
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
+from deepgmr.pipeline.propose.correlation import correlated_motions
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
-from deepgmr.pipeline.settings import LookSettings, Settings
+from deepgmr.pipeline.settings import LookSettings, RankSettings, Settings
+from deepgmr.pipeline.visibility import Views
 
 
 class Clock:
@@ -74,17 +76,56 @@ class Search:
     settings: Settings
     clock: Clock
     bundle: Bundle
+    views: Views = (None, None)  # of the source and the target, where their sensors' origins are known
     looks: list[Look] = field(default_factory=list)
     matches: list[Met] = field(default_factory=list)  # what the proposed motions were agreed from
     candidates: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     terms: Terms = field(default_factory=Terms.none)  # (H,) how the clouds meet under the candidates
-    order: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # different poses, best first
-    evidence: Evidence | None = None  # for the first of them
+    finest: tuple[Level, Level] | None = None  # levels that the poses were last seen at
+    least: float = 0.0  # frame units: no closer do surfaces have to meet there
+    poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
+    pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
+    evidence: Evidence | None = None  # for the first of the poses
+    overlap: float = 0.0  # share of all source components with a counterpart under the answer
+    _fine: dict[int, tuple[Level, Level]] = field(default_factory=dict, repr=False)
 
-    def replace(self, index: int, candidate: RigidTransform, terms: Terms) -> None:
-        """Put a better motion (1,) in the place of a candidate."""
-        self.candidates = joined([self.candidates[:index], candidate, self.candidates[index + 1 :]])
-        self.terms = Terms.joined([self.terms[:index], terms, self.terms[index + 1 :]])
+    @cached_property
+    def ranked(self) -> tuple[Level, Level]:
+        """The levels that candidates are ranked at: the first that shows more than those that are searched, if any."""
+        return next(self.finer(self.levels), self.levels)
+
+    @property
+    def detailed(self) -> bool:
+        """Whether there is more detail than is searched."""
+        return self.ranked is not self.levels
+
+    @cached_property
+    def rank(self) -> RankSettings:
+        """How surfaces meet: components that are the points themselves lie as unevenly as chance has it."""
+        return self.settings.rank if self.detailed else replace(self.settings.rank, stretch=1.0)
+
+    @cached_property
+    def correlated(self) -> tuple[RigidTransform, float]:
+        """The motions (H,) of phase correlation, best first, and the size of the cells: how far they may be off."""
+        settings = self.settings.correlation
+        levels = self.fine(settings.components) if self.detailed else self.levels
+        axes = levels[0].sampled_axes(settings.sampled), levels[1].sampled_axes(settings.sampled)
+        return correlated_motions(*levels, axes=axes, prior=self.prior, settings=settings)
+
+    def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
+        """Levels of more detail than these, one after the other, as long as a cloud has any."""
+        settings, scans = self.settings.detail, (self.pair.source, self.pair.target)
+        for components in settings.components:
+            more = (min(components, len(scan.heaps)) / len(level) for scan, level in zip(scans, levels, strict=True))
+            if max(more) >= settings.finer:
+                levels = self.fine(components)
+                yield levels
+
+    def fine(self, components: int) -> tuple[Level, Level]:
+        """Both clouds with about so many components each, or all they have."""
+        if components not in self._fine:
+            self._fine[components] = self.pair.fine(components, self.settings.detail.neighbours)
+        return self._fine[components]
 
 
 @dataclass(eq=False)
@@ -126,7 +167,8 @@ class Trace:
                 ],
                 "candidates": undo(search.candidates),
                 "terms": [search.terms.row(i) for i in range(len(search.terms))],
-                "order": search.order.tolist(),
+                "poses": undo(search.poses),
+                "pose_terms": [search.pose_terms.row(i) for i in range(len(search.pose_terms))],
                 "evidence": vars(search.evidence) if search.evidence else None,
                 "milliseconds": search.clock.milliseconds,
             }
@@ -134,8 +176,9 @@ class Trace:
 
 
 def joined(motions: list[RigidTransform]) -> RigidTransform:
-    """All of the motions (H,) in a row, float64."""
+    """All of the motions (H,) in a row, float64; there may be none."""
+    parts = [RigidTransform.identity((0,)), *motions]
     return RigidTransform(
-        torch.cat([motion.rotation.double() for motion in motions]),
-        torch.cat([motion.translation.double() for motion in motions]),
+        torch.cat([motion.rotation.double() for motion in parts]),
+        torch.cat([motion.translation.double() for motion in parts]),
     )

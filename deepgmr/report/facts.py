@@ -23,6 +23,7 @@ _WORDS = {  # of a feature of the confidence: what it asks, and the value that s
     "misfit": ("What meets, meets closely", "as close as by chance"),
     "looseness": ("So does everything within reach", "as close as by chance"),
     "relief": ("What meets has relief", "as flat as by chance"),
+    "contradiction": ("Nothing fits nothing amid what fits", "nothing amiss"),
     "log_observability": ("The geometry holds every direction", "as firmly as is typical"),
 }
 
@@ -81,6 +82,7 @@ def _values(scene: Scene) -> dict[str, str]:
         "margin": margin,
         "log_overlap": f"{100 * min(evidence.source_overlap, evidence.target_overlap):.0f} %",
         **{name: f"{math.exp(getattr(evidence, name)):.2f} spacings" for name in ("misfit", "looseness", "relief")},
+        "contradiction": f"{evidence.contradiction:.2f}",
         "log_observability": f"{evidence.observability:.2g}",
     }
 
@@ -174,6 +176,10 @@ def python_lines(scene: Scene) -> str:
         options.append(f"max_rotation_degrees={math.degrees(prior.max_rotation):.12g}")
     if prior.initial is not None:
         options.append(f"initial={scene.search.pair.undo(prior.initial).tolist()}")
+    pair = scene.search.pair
+    for role, scan, view in zip(("source", "target"), (pair.source, pair.target), scene.search.views, strict=True):
+        if view is not None:
+            options.append(f"{role}_origin={(pair.scale * view.origin.numpy() + scan.origin).tolist()}")
     lines += [f"result = registrar.register(source, target, {', '.join(options)})", 'result.report("report.html")']
     return "\n".join(lines)
 

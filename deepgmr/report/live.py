@@ -20,7 +20,7 @@ from deepgmr.pipeline.trace import Search
 from deepgmr.report.scene import POINTS, moved, spacing
 
 _SOURCE, _TARGET, _AGREES, _OTHER = (224, 123, 16), (31, 119, 180), (18, 160, 110), (150, 150, 155)
-_NEEDED = ("components", "matches", "looks", "candidates", "terms", "order")
+_NEEDED = ("components", "matches", "looks", "poses", "pose_terms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ def read_trace(path: Path) -> dict[str, Any]:
 def thinned(search: Search, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Both clouds (N, 3) and (M, 3) float64 at about so many points, in the coordinates of the input."""
     pair = search.pair
-    source, target = pair.fine(points, search.settings.polish.neighbours)
+    source, target = pair.fine(points, search.settings.detail.neighbours)
     return pair.scale * source.points + pair.source.origin, pair.scale * target.points + pair.target.origin
 
 
@@ -93,9 +93,8 @@ def steps(trace: Mapping[str, Any]) -> Iterator[Step]:
         for rank, (motion, terms) in enumerate(zip(look["candidates"], look["terms"], strict=True)):
             words = f"look {number + 1} ({proposed}), candidate {rank + 1} of {len(look['candidates'])}"
             yield Step(words, np.array(motion), terms["score"], number)
-    winner = trace["order"][0]
     last = len(trace["looks"]) - 1
-    yield Step("the answer", np.array(trace["candidates"][winner]), trace["terms"][winner]["score"], last)
+    yield Step("the answer", np.array(trace["poses"][0]), trace["pose_terms"][0]["score"], last)
 
 
 def _log(library: Any, recording: Any, trace: Mapping[str, Any], clouds: tuple[np.ndarray, np.ndarray] | None) -> None:

@@ -58,7 +58,7 @@ def page(scene: Scene, *, source: str = "source", target: str = "target", comman
     rooms.filters.update(number=number, percent=percent, seconds=seconds)
     widest = facts.widest_gap(scene)
     shown, (terms, base) = data(scene, widest), facts.confidence_terms(scene)
-    behind = scene.search.bundle.ranking.plausibility(scene.search.terms[scene.search.order]).double()
+    behind = scene.search.bundle.ranking.plausibility(scene.search.pose_terms).double()
     return rooms.get_template("page.html").render(
         scene=scene,
         result=scene.result,

@@ -85,7 +85,7 @@ class Scene:
                 "this answer kept nothing that could be shown; register with trace=deepgmr.Trace(), then report"
             )
         pair, scale = search.pair, search.pair.scale
-        fine = pair.fine(points, search.settings.polish.neighbours)
+        fine = pair.fine(points, search.settings.detail.neighbours)
         source, target = (
             _cloud(role, scan, level, coarse, scale)
             for role, scan, level, coarse in zip(
@@ -94,8 +94,8 @@ class Scene:
         )
         spacing = max(level.spacing for level in search.levels)
         reach = search.settings.rank.seen * spacing
-        overlaps = search.terms.source_overlap[search.order].tolist()
-        named = [("answer", result.score, overlaps[0], result.target_from_source)]
+        overlaps = search.pose_terms.source_overlap.tolist()
+        named = [("answer", result.score, result.overlap, result.target_from_source)]
         named += [
             (f"alternative {number}", other.score, overlaps[number], other.target_from_source)
             for number, other in enumerate(result.alternatives if rivals else (), 1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +16,31 @@ import torch
 from scipy.optimize import minimize
 
 from deepgmr import __version__, metrics
-from deepgmr.datasets.pairs.kinds import KINDS, Case, cases
+from deepgmr.datasets.pairs.kinds import KINDS, MORE_KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import check_writable, replacing, writing
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
-from deepgmr.pipeline.rank import RANKED, Ranking, Terms
+from deepgmr.pipeline.rank import RANKED, Ranking
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.settings import JudgeSettings, Settings
 from deepgmr.pipeline.trace import Trace
 
+EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
-_RIDGE = 1e-3  # on scaled regressors
+_PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
 Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The candidates of a pair that were ranked at one level."""
+
+    terms: np.ndarray  # (H, len(RANKED))
+    rights: np.ndarray  # (H,) bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +50,20 @@ class Outcome:
     kind: str
     evidence: Evidence
     right: bool
-    terms: np.ndarray  # (H, len(RANKED))
-    rights: np.ndarray  # (H,) bool
+    detailed: bool  # whether there was more detail than is searched
+    rankings: tuple[Ranked, ...]  # at the levels that decided
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What was fitted, and how well it does on pairs that were left out."""
+    """What was fitted to N pairs, and how well it does on those that were left out."""
 
-    ranking: Ranking
+    ranking: Ranking | None  # None where no pair had right and wrong candidates
     confidence: Confidence
-    table: dict[str, Any]  # what the card says
+    held: np.ndarray  # (N,) what the confidence says of pairs that it was not fitted to
+    right: np.ndarray  # (N,) whether their answers are right
+    kinds: np.ndarray  # (N,) of pair
+    first_right: np.ndarray  # (R,) of the pairs with right and wrong candidates, whether the first is right
 
 
 def calibrate(
@@ -57,35 +72,35 @@ def calibrate(
     pairs: int = 100,
     seed: int = 0,
     rounds: int = 2,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = EVERY_KIND,
+    workers: int = 1,
     command: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
     """The bundle with its ranking and its confidence fitted anew, on `pairs` pairs of each kind.
 
     The evidence depends on the ranking it was gathered with, so the pairs are registered again with the new one, for
-    so many rounds. Raises `InvalidConfig` for a number of pairs or rounds below one, or an unknown kind.
+    so many rounds, by so many processes. Raises `InvalidConfig` for a number of pairs, rounds or workers below one, or
+    an unknown kind.
     """
-    if pairs < 1 or rounds < 1:
-        raise InvalidConfig(f"calibration needs at least one pair and one round, got {pairs} and {rounds}")
+    if min(pairs, rounds, workers) < 1:
+        raise InvalidConfig(
+            f"calibration needs at least one pair, round and worker, got {pairs}, {rounds} and {workers}"
+        )
+    unknown = [kind for kind in kinds if kind not in EVERY_KIND]
+    if unknown:
+        raise InvalidConfig(f"unknown kind of pair `{unknown[0]}`; the kinds are {', '.join(EVERY_KIND)}")
     for number in range(rounds):
-        registrar = Registrar(bundle)
-        all_cases = cases(pairs, seed, kinds=kinds)
-        outcomes = [
-            outcome(registrar, case, progress, (number + i / (pairs * len(kinds))) / rounds)
-            for i, case in enumerate(all_cases)
-        ]
-        fitted = fit(outcomes, bundle.settings.judge)
+        outcomes = _gathered(bundle, pairs, seed, kinds, workers, progress, number / rounds, 1 / rounds)
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
-        ranking = bundle.ranking if last and rounds > 1 else fitted.ranking
-        bundle = replace(bundle, ranking=ranking, confidence=fitted.confidence)
+        bundle, table = refitted(bundle, outcomes, ranking=rounds == 1 or not last)
     told = {
         "commit": _commit(),
         "pairs_a_kind": pairs,
         "seed": seed,
         "rounds": rounds,
         "command": command,
-        **fitted.table,
+        **table,
     }
     return replace(bundle, provenance={**bundle.provenance, "version": __version__, "calibration": told}, id="")
 
@@ -110,58 +125,115 @@ def started(bundle: Bundle, *, network: str | Path | None = None, settings: str 
     return bundle
 
 
-def outcome(registrar: Registrar, case: Case, progress: Progress | None = None, done: float = 0.0) -> Outcome:
+def _gathered(
+    bundle: Bundle,
+    pairs: int,
+    seed: int,
+    kinds: Sequence[str],
+    workers: int,
+    progress: Progress | None,
+    start: float,
+    share: float,
+) -> list[Outcome]:
+    """The outcomes of all pairs, kind after kind."""
+    jobs = [(bundle, kind, pairs, seed) for kind in kinds]
+    pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
+    with pool or nullcontext():
+        gathered = []
+        for i, rows in enumerate(pool.map(_of_kind, jobs) if pool else map(_of_kind, jobs)):
+            gathered += rows
+            if progress is not None:
+                progress(f"calibrating: {kinds[i]}", start + share * (i + 1) / len(jobs))
+        return gathered
+
+
+def _of_kind(job: tuple[Bundle, str, int, int]) -> list[Outcome]:
+    bundle, kind, pairs, seed = job
+    registrar = Registrar(bundle)
+    return [outcome(registrar, case) for case in cases(pairs, seed, kinds=[kind])]
+
+
+def outcome(registrar: Registrar, case: Case) -> Outcome:
     """Register a pair and judge its answer and every candidate on the way to it."""
-    if progress is not None:
-        progress(f"calibrating: {case.kind}", done)
     trace = Trace()
     answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
     search = trace.search
     assert search is not None
-    terms = Terms.joined([look.terms for look in search.looks])
-    matrices = np.concatenate([search.pair.undo(look.candidates) for look in search.looks])
+    ranked = [(search.candidates, search.terms)]
+    if search.finest is not search.ranked:
+        ranked.append((search.poses, search.pose_terms))
     return Outcome(
         case.kind,
         answer.evidence,
         case.judge(answer.target_from_source),
-        torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
-        np.array([case.judge(matrix) for matrix in matrices]),
+        search.detailed,
+        tuple(
+            Ranked(
+                torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
+                np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
+            )
+            for motions, terms in ranked
+        ),
     )
+
+
+def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = True) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle with the models fitted anew, the ranking only if `ranking`, and what the card says of them.
+
+    Pairs with more detail than is searched have models of their own; where there is no such pair, those stay.
+    """
+    fits = {}
+    for detailed, prefix in ((False, ""), (True, "detailed_")):
+        rows = [row for row in outcomes if row.detailed is detailed]
+        if not rows:
+            continue
+        fits[detailed] = found = fit(rows, bundle.settings.judge)
+        changes: dict[str, Any] = {f"{prefix}confidence": found.confidence}
+        if ranking and found.ranking is not None:
+            changes[f"{prefix}ranking"] = found.ranking
+        bundle = replace(bundle, **changes)
+    held = np.concatenate([found.held for found in fits.values()])
+    right = np.concatenate([found.right for found in fits.values()])
+    kinds = np.concatenate([found.kinds for found in fits.values()])
+    ranked = [found.first_right for found in fits.values()]
+    first = np.concatenate(ranked) if ranked else np.zeros(0)
+    return bundle, {
+        "ranked": {"pairs": len(first), "first_right": float(first.mean()) if len(first) else None},
+        "all": _quality(held, right),
+        "kinds": {kind: _quality(held[kinds == kind], right[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
+    }
 
 
 def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     """Both models, and what they are worth on pairs that were left out of the fit."""
-    open_ = [row for row in outcomes if row.rights.any() and not row.rights.all()]
+    open_ = [row for pair in outcomes for row in pair.rankings if row.rights.any() and not row.rights.all()]
     x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in outcomes])
     y = np.array([row.right for row in outcomes], dtype=float)
     ceilings = np.array([ceiling(row.evidence) for row in outcomes])
     fold = np.arange(len(outcomes)) % FOLDS
-    held = np.zeros(len(outcomes))
+    held, signs = np.zeros(len(outcomes)), list(FEATURES.values())
     for left_out in range(FOLDS):
         mine = fold == left_out
         if mine.any() and not mine.all():
-            weights = fit_logistic(x[~mine], y[~mine])
+            weights = fit_logistic(x[~mine], y[~mine], signs)
             held[mine] = np.minimum(_logistic(weights[0] + x[mine] @ weights[1:]), ceilings[mine])
-    ranks = fit_ranking(open_)
-    weights = fit_logistic(x, y)
-    kinds = np.array([row.kind for row in outcomes])
+    weights = fit_logistic(x, y, signs)
     return Calibration(
-        Ranking(dict(zip(RANKED, ranks.tolist(), strict=True))),
+        Ranking(dict(zip(RANKED, fit_ranking(open_).tolist(), strict=True))) if open_ else None,
         Confidence(float(weights[0]), dict(zip(FEATURES, weights[1:].tolist(), strict=True))),
-        {
-            "ranked": {"pairs": len(open_), "first_right": _first_right(open_)},
-            "all": _quality(held, y),
-            "kinds": {kind: _quality(held[kinds == kind], y[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
-        },
+        held,
+        y,
+        np.array([row.kind for row in outcomes]),
+        _first_right(open_) if open_ else np.zeros(0),
     )
 
 
-def fit_ranking(rows: Sequence[Outcome]) -> np.ndarray:
+def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
     """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right."""
     if not rows:
         raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
     spread = np.concatenate([row.terms for row in rows]).std(0) + 1e-9
-    most = max(len(row.rights) for row in rows)
+    most, ridge = max(len(row.rights) for row in rows), _PRIOR / len(rows)
     x, there, right = np.zeros((len(rows), most, len(RANKED))), np.zeros((len(rows), most)), np.zeros((len(rows), most))
     for i, row in enumerate(rows):
         x[i, : len(row.rights)] = row.terms / spread
@@ -172,24 +244,29 @@ def fit_ranking(rows: Sequence[Outcome]) -> np.ndarray:
         odds = np.exp(logit - logit.max(1, keepdims=True))
         every, good = odds.sum(1), (odds * right).sum(1) + 1e-300
         pull = odds / every[:, None] - odds * right / good[:, None]
-        value = np.log(every / good).mean() + 0.5 * _RIDGE * (w**2).sum()
-        return value, (pull[..., None] * x).sum(1).mean(0) + _RIDGE * w
+        value = np.log(every / good).mean() + 0.5 * ridge * (w**2).sum()
+        return value, (pull[..., None] * x).sum(1).mean(0) + ridge * w
 
     return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Intercept and weights (1 + F,) of a logistic regression of y (N,) on x (N, F), slight ridge on scaled ones."""
+def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = None) -> np.ndarray:
+    """Intercept and weights (1 + F,) of a logistic regression of y (N,) on x (N, F), slight ridge on scaled ones.
+
+    A weight is of its sign in `signs` (F,), +1 or -1, or zero; with a few hundred pairs, noise would turn some round.
+    """
     centre, spread = x.mean(0), x.std(0) + 1e-9
-    z = np.hstack([np.ones((len(x), 1)), (x - centre) / spread])
+    z, ridge = np.hstack([np.ones((len(x), 1)), (x - centre) / spread]), _PRIOR / len(x)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         logit = z @ w
-        value = np.logaddexp(0, logit).mean() - (y * logit).mean() + 0.5 * _RIDGE * (w[1:] ** 2).sum()
-        gradient = z.T @ (_logistic(logit) - y) / len(y) + _RIDGE * np.r_[0.0, w[1:]]
+        value = np.logaddexp(0, logit).mean() - (y * logit).mean() + 0.5 * ridge * (w[1:] ** 2).sum()
+        gradient = z.T @ (_logistic(logit) - y) / len(y) + ridge * np.r_[0.0, w[1:]]
         return value, gradient
 
-    w = minimize(loss, np.zeros(z.shape[1]), jac=True).x
+    ends = {1: (0.0, None), -1: (None, 0.0)}
+    bounds = [(None, None), *(ends.get(sign, (None, None)) for sign in signs or [0] * x.shape[1])]
+    w = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
 
 
@@ -222,9 +299,11 @@ def card(bundle: Bundle, name: str) -> str:
         "calibration": f"{told['pairs_a_kind']} procedural pairs of each kind, seed {told['seed']}, "
         f"{told['rounds']} rounds",
         "command": f"`{told['command']}`",
-        "ranking": ", ".join(f"{key} {value:.3g}" for key, value in bundle.ranking.weights.items()),
-        "confidence": f"{bundle.confidence.intercept:.3g}, "
-        + ", ".join(f"{key} {value:.3g}" for key, value in bundle.confidence.weights.items()),
+        "ranking": _told(bundle.ranking.weights),
+        "confidence": f"{bundle.confidence.intercept:.3g}, {_told(bundle.confidence.weights)}",
+        "ranking, detailed": _told(bundle.detailed_ranking.weights),
+        "confidence, detailed": f"{bundle.detailed_confidence.intercept:.3g}, "
+        f"{_told(bundle.detailed_confidence.weights)}",
     }
     rows = {**told["kinds"], "all": told["all"]}
     columns = ("pairs", "right", "confidence", "ECE", "AUC", "wrong and sure")
@@ -238,7 +317,7 @@ def card(bundle: Bundle, name: str) -> str:
         *(f"| {key} | {value} |" for key, value in numbers.items()),
         "",
         f"Of {told['ranked']['pairs']} pairs with right and wrong candidates the first is right in "
-        f"{told['ranked']['first_right']:.3f}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
+        f"{_cell(told['ranked']['first_right'])}. The confidence on pairs left out of its fit, {FOLDS} folds; wrong and "
         f"sure is the share of answers above {metrics.SURE} that are wrong:",
         "",
         "| kind | " + " | ".join(columns) + " |",
@@ -247,6 +326,10 @@ def card(bundle: Bundle, name: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _told(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3g}" for key, value in weights.items())
 
 
 def _commit() -> str:
@@ -259,15 +342,15 @@ def _commit() -> str:
     return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
-def _first_right(rows: Sequence[Outcome]) -> float:
-    """How often the first of a pair's candidates is right, by weights fitted to other pairs."""
+def _first_right(rows: Sequence[Ranked]) -> np.ndarray:
+    """Whether (R,) the first of a pair's candidates is right, by weights fitted to other pairs."""
     right = []
     for left_out in range(FOLDS):
         rest = [row for i, row in enumerate(rows) if i % FOLDS != left_out] or list(rows)
         weights = fit_ranking(rest)
         mine = [row for i, row in enumerate(rows) if i % FOLDS == left_out]
         right += [bool(row.rights[int((row.terms @ weights).argmax())]) for row in mine]
-    return float(np.mean(right))
+    return np.array(right)
 
 
 def _quality(confidence: np.ndarray, right: np.ndarray) -> dict[str, float | None]:

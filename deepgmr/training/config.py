@@ -112,6 +112,13 @@ class OverlapTraining:
 AnyTraining = TrainingConfig | OverlapTraining
 
 DEEPGMR_PRESETS: dict[str, TrainingConfig] = {
+    # Half a minute on a core, to see one through: it learns two noisy copies of the same points, and no more.
+    "tiny": TrainingConfig(
+        name="tiny",
+        network=NetworkConfig(components=16, encoder=(32, 64), decoder=(64,), pooled=64),
+        data=DataConfig(queries=256),
+        optimiser=OptimiserConfig(steps=200, batch=8, warmup=20, average=0.98, precision="fp32"),
+    ),
     "deepgmr": TrainingConfig(optimiser=OptimiserConfig(steps=4000, rate=1.5e-3)),
     "deepgmr-unseen": TrainingConfig(name="deepgmr-unseen", data=DataConfig(categories=20)),
     "paper": TrainingConfig(

@@ -126,7 +126,7 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
         **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
-        **{"drop_invalid": False},
+        **{"drop_invalid": False, "source_origin": None, "target_origin": None},
     }
     assert standin.loaded == ["default", "default"] and standin.changes == []
 
@@ -142,10 +142,12 @@ def test_options_reach_the_registration(pair: list[str], standin: StandIn, tmp_p
     write_transform(tmp_path / "T0.txt", MOTION)
     options = ["--initial", str(tmp_path / "T0.txt"), "--max-rotation", "45", "--seed", "7"]
     options += ["--trust", "0.5", "--preset", "fast", "--bundle", "mine.safetensors"]
+    options += ["--source-origin", "1", "-2.5", "3e2", "--target-origin", "0", "0", "0"]
     assert cli.register_main([*pair, *options, "--no-refine", "--drop-invalid"]) == 0
     call = standin.calls[0]
     np.testing.assert_array_equal(call["initial"], MOTION)
     assert (call["max_rotation_degrees"], call["seed"], call["refine"], call["drop_invalid"]) == (45.0, 7, False, True)
+    assert call["source_origin"] == (1.0, -2.5, 300.0) and call["target_origin"] == (0.0, 0.0, 0.0)
     assert call["trust"] == 0.5 and standin.loaded == ["mine.safetensors", "fast"]
 
 
@@ -249,6 +251,22 @@ def test_an_answer_not_to_be_trusted_is_still_given(
     assert len(read_cloud(tmp_path / "moved.pcd")) == 40
     assert cli.register_main([*pair, "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["registered"] is False
+
+
+def test_at_a_terminal_a_doubtful_answer_says_where_to_look(
+    pair: list[str], standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status, options, said in (
+        ("ok", [], ""),
+        ("ambiguous", [], "note: -v prints the alternative, --report FILE.html shows"),
+        ("ambiguous", ["-v"], "note: --report FILE.html shows the alternative; --initial"),
+        ("ambiguous", ["--json"], ""),
+    ):
+        standin.status, screen = status, Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", screen)
+            assert cli.register_main([*pair, *options]) == (0 if status == "ok" else 3)
+        assert (said in screen.getvalue()) if said else ("note:" not in screen.getvalue())
 
 
 def test_verbose_speaks_on_stderr_only(pair: list[str], standin: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -632,7 +650,8 @@ def test_every_preset_registers_the_sample_pair(
     _assert_registers(pair, read_transform(sample / "sample_target_from_source.txt"), printed)
     trace, answer = json.loads((tmp_path / "trace.json").read_text()), json.loads(printed)
     assert len(trace["looks"]) == answer["stats"]["looks"] == {"thorough": 3}.get(preset, 1)
-    assert list(trace["looks"][0]["proposed"]) == ["mixtures" if preset == "paper" else "learned"]
+    rooms = ["mixtures"] if preset == "paper" else ["learned", "correlated", "as they are"]
+    assert list(trace["looks"][0]["proposed"]) == rooms
     assert trace["evidence"]["score"] == pytest.approx(answer["score"])
 
 

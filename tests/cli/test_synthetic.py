@@ -42,6 +42,15 @@ def test_a_network_is_trained_stopped_resumed_and_evaluated(tmp_path: Path, caps
     assert table["summary"][2]["ADD-S@.05"] == 1.0
 
 
+@pytest.mark.slow
+def test_the_smallest_preset_learns_something_in_a_minute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--preset", "tiny", "--out", str(tmp_path)]) == 0
+    weights = str(tmp_path / "tiny.safetensors")
+    assert cli.main(["evaluate", "procedural#noisy", "--limit", "10", "--method", weights, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))["tables"][0]["summary"]
+    assert rows[0]["mean distance"] > 0.4 and rows[1]["mean distance"] < 0.1
+
+
 def test_a_training_on_modelnet_is_not_gone_on_with_on_shapes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from scipy.stats import kstest
 from deepgmr.errors import InvalidTransform
 from deepgmr.geometry.transform import (
     RigidTransform,
+    first_apart,
     hat,
     random_rotations,
     rotation_angle,
@@ -285,3 +286,17 @@ def test_rotation_grid_covers_the_group(generator: torch.Generator) -> None:
     assert haar_p_value(grid) > 1e-3
     assert rotation_grid(1).shape == (1, 3, 3)
     assert rotation_grid(0).shape == (0, 3, 3)
+
+
+def test_of_motions_that_are_close_the_first_is_kept(generator: torch.Generator) -> None:
+    base = RigidTransform.random((20,), generator=generator)
+    nudge = RigidTransform.exp(torch.tensor([0.02, 0, 0, 0.005, 0, 0]))
+    parts = [(m.rotation, m.translation) for m in (base, nudge @ base)]
+    both = RigidTransform(*(torch.cat(x) for x in zip(*parts, strict=True)))
+    turned = rotation_angle(both.rotation.unsqueeze(1).mT @ both.rotation)
+    close = (turned < 0.1) & (torch.cdist(both.translation, both.translation) < 0.1)
+    expected = [i for i in range(40) if not close[i, :i].any()]
+    assert first_apart(both, 40, angle=0.1, distance=0.1) == expected and len(expected) >= 20
+    assert first_apart(both, 3, angle=0.1, distance=0.1) == expected[:3]
+    assert first_apart(both, 40, angle=4.0, distance=math.inf) == [0]
+    assert first_apart(both[:0], 40, angle=0.1, distance=0.1) == []

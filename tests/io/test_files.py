@@ -343,6 +343,119 @@ def test_las_without_laspy_names_the_command(tmp_path: Path, monkeypatch: pytest
         check_output(tmp_path / "b.laz")
 
 
+def e57_scan(image: Any, columns: dict[str, np.ndarray], pose: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    """Append a scan to an E57 that is being written, with libe57's own nodes: whole numbers stay whole."""
+    from pye57 import libe57
+
+    prototype, buffers, scan = libe57.StructureNode(image), libe57.VectorSourceDestBuffer(), libe57.StructureNode(image)
+    kept = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in columns.items()}
+    for name, values in columns.items():
+        if values.dtype.kind == "f":
+            node = libe57.FloatNode(image, 0.0, libe57.E57_SINGLE if values.dtype == np.float32 else libe57.E57_DOUBLE)
+        else:
+            node = libe57.IntegerNode(image, int(values[0]), int(values.min()), int(values.max()))
+        prototype.set(name, node)
+        buffers.append(libe57.SourceDestBuffer(image, name, kept[name], len(values), True, True))
+    if pose is not None:
+        x, y, z, w = Rotation.from_matrix(pose[0]).as_quat()
+        parts = {"rotation": {"w": w, "x": x, "y": y, "z": z}, "translation": dict(zip("xyz", pose[1], strict=True))}
+        node = libe57.StructureNode(image)
+        for part, values in parts.items():
+            inner = libe57.StructureNode(image)
+            for name, value in values.items():
+                inner.set(name, libe57.FloatNode(image, float(value)))
+            node.set(part, inner)
+        scan.set("pose", node)
+    stored = libe57.CompressedVectorNode(image, prototype, libe57.VectorNode(image, True))
+    scan.set("points", stored)
+    image.root()["data3D"].append(scan)
+    writer = stored.writer(buffers)
+    writer.write(len(next(iter(kept.values()))))
+    writer.close()
+
+
+def test_e57_puts_every_scan_in_its_place(tmp_path: Path) -> None:
+    pye57 = pytest.importorskip("pye57")
+    rotation, translation = MOTION[:3, :3], MOTION[:3, 3] + (4e5, 5e6, 0.0)
+    xyz = dict(zip(("cartesianX", "cartesianY", "cartesianZ"), POINTS.T, strict=True))
+    colours = dict(zip(("colorRed", "colorGreen", "colorBlue"), COLOURS.T, strict=True))
+    unmeasured = np.arange(N) % 10 == 3
+    reach = np.linalg.norm(POINTS, axis=1)
+    around = {
+        "sphericalRange": reach,
+        "sphericalAzimuth": np.arctan2(POINTS[:, 1], POINTS[:, 0]),
+        "sphericalElevation": np.arcsin(POINTS[:, 2] / reach),
+    }
+    with pye57.E57(str(tmp_path / "a.e57"), "w") as file:
+        image = file.image_file
+        image.extensionsAdd("nor", "http://www.libe57.org/E57_NOR_surface_normals.txt")
+        normals = dict(zip(("nor:normalX", "nor:normalY", "nor:normalZ"), NORMALS.T, strict=True))
+        state = {"cartesianInvalidState": 2 * unmeasured.astype(np.int8), "intensity": STAMP, "rowIndex": RING}
+        e57_scan(image, xyz | state | colours | normals, (rotation, translation))
+        e57_scan(image, around | colours | normals)
+    cloud = read_cloud(tmp_path / "a.e57")
+    expected = np.concatenate([POINTS[~unmeasured] @ rotation.T + translation, POINTS])
+    np.testing.assert_allclose(cloud.points, expected, rtol=0, atol=2e-9)
+    assert cloud.format == "e57" and set(cloud.properties) == {"red", "green", "blue", "nx", "ny", "nz", "scan"}
+    assert cloud.properties["red"].dtype == np.uint8
+    np.testing.assert_array_equal(cloud.properties["red"], np.concatenate([COLOURS[~unmeasured, 0], COLOURS[:, 0]]))
+    turned = np.column_stack([cloud.properties[name] for name in ("nx", "ny", "nz")])
+    np.testing.assert_allclose(turned, np.concatenate([NORMALS[~unmeasured] @ rotation.T, NORMALS]), atol=1e-6)
+    np.testing.assert_array_equal(cloud.properties["scan"], np.repeat([0, 1], [N - unmeasured.sum(), N]))
+    alone = read_cloud(tmp_path / "a.e57", properties=False)
+    np.testing.assert_array_equal(alone.points, cloud.points)
+    assert not alone.properties
+    assert write_cloud(tmp_path / "moved.ply", transformed(cloud, MOTION)) == ()
+    with pytest.raises(InvalidFile, match=r"suffix \.e57 names no format that can be written"):
+        check_output(tmp_path / "b.e57")
+
+
+def test_e57_keeps_what_one_scan_carries(tmp_path: Path) -> None:
+    pye57 = pytest.importorskip("pye57")
+    xyz = dict(zip(("cartesianX", "cartesianY", "cartesianZ"), POINTS.astype(np.float32).T, strict=True))
+    with pye57.E57(str(tmp_path / "a.e57"), "w") as file:
+        e57_scan(file.image_file, xyz | {"intensity": STAMP, "rowIndex": RING.astype(np.int64) * 1000})
+    cloud = read_cloud(tmp_path / "a.e57")
+    np.testing.assert_array_equal(cloud.points, POINTS)
+    np.testing.assert_array_equal(cloud.properties["intensity"], STAMP)
+    np.testing.assert_array_equal(cloud.properties["rowIndex"], RING.astype(np.int64) * 1000)
+    assert set(cloud.properties) == {"intensity", "rowIndex"}
+
+
+def test_e57_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pye57 = pytest.importorskip("pye57")
+    xyz = dict(zip(("cartesianX", "cartesianY", "cartesianZ"), POINTS.T, strict=True))
+    for name, columns in (
+        ("flat", {"cartesianX": POINTS[:, 0], "intensity": STAMP}),
+        ("none", xyz | {"cartesianInvalidState": np.full(N, 2)}),
+        ("good", xyz),
+    ):
+        with pye57.E57(str(tmp_path / f"{name}.e57"), "w") as file:
+            e57_scan(file.image_file, columns)
+    with pye57.E57(str(tmp_path / "empty.e57"), "w"):
+        pass
+    good = (tmp_path / "good.e57").read_bytes()
+    for name, content, said in (
+        ("flat", None, "a scan without coordinates, it has cartesianX, intensity"),
+        ("none", None, "holds no measured point in 1 scan"),
+        ("empty", None, "holds no measured point in 0 scans"),
+        ("short", good[:-1024], "truncated or corrupt"),
+        ("spoilt", good[:1100] + b"damage" + good[1106:], "truncated or corrupt"),
+        ("head", good[:60], "truncated or corrupt"),
+        ("misnamed", b"x y z\nno numbers\n", r"is called \.e57 but its content is not"),
+    ):
+        path = tmp_path / f"{name}.e57"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InvalidFile, match=said) as caught:
+            read_cloud(path)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+        assert path.exists()
+    monkeypatch.setitem(sys.modules, "pye57", None)
+    with pytest.raises(MissingDependency, match=r'pye57.*pip install "deepgmr\[e57\]"'):
+        read_cloud(tmp_path / "good.e57")
+
+
 def test_real_scans(shared: Path) -> None:
     for path in sorted((shared / "scans" / "ply").glob("*.ply")):
         cloud, peer = read_cloud(path), trimesh.load(path, process=False)

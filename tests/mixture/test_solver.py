@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from deepgmr.errors import InvalidMixture
-from deepgmr.geometry.procrustes import nearest_rotation, weighted_procrustes
+from deepgmr.geometry.procrustes import align_few, nearest_rotation, weighted_procrustes
 from deepgmr.geometry.transform import RigidTransform, rotation_angle, so3_exp
 from deepgmr.mixture import GaussianMixture
 from deepgmr.mixture.solver import Solution, refine_anisotropic, solve_rigid
@@ -74,6 +74,29 @@ def test_exact_problems_are_recovered(problem: Problem) -> None:
         gap = rotation_angle(motion.rotation.mT @ torch.tensor(problem.rotation))
         assert (gap * answer.determinacy <= 1e-13).all()  # the looser the problem, the further rounding carries
         torch.testing.assert_close(motion.inverse().matrix, solve_rigid(target, source).target_from_source.matrix)
+
+
+@given(problem=problems())
+def test_a_few_are_aligned_like_many(problem: Problem) -> None:
+    """By LAPACK and in NumPy: where the rotation is determined the same, elsewhere one as good."""
+    given = problem.source, problem.target, problem.solver_weights
+    motion = weighted_procrustes(*(torch.tensor(a) for a in given))
+    rotation, translation = align_few(*given)
+    np.testing.assert_allclose(np.linalg.det(rotation), 1, atol=1e-12)
+    sure = motion.determinacy.numpy() > 1e-3
+    np.testing.assert_allclose(rotation[sure], motion.target_from_source.rotation.numpy()[sure], atol=1e-9)
+    scale = 1 + np.abs(problem.source).max(initial=0) + np.abs(problem.target).max(initial=0)
+    gap = np.abs(translation - motion.target_from_source.translation.numpy())[sure]
+    assert (gap <= 1e-9 * scale).all()
+
+
+def test_what_nothing_determines_hardly_turns() -> None:
+    line = np.linspace(-1, 1, 5)[:, None] * np.array([1.0, 2.0, 0.5])
+    start = Rotation.from_rotvec(0.3 * line[-1]).as_matrix()  # about the line
+    for before in (None, start):
+        rotation, translation = align_few(line, line + 0.1, np.ones(5), before)
+        np.testing.assert_allclose(rotation, np.eye(3) if before is None else before, atol=0.03)
+        np.testing.assert_allclose(translation, 0.1, atol=1e-12)
 
 
 @given(problems())

@@ -65,15 +65,16 @@ def test_tiny_clouds_are_matched_too(network: OverlapNetwork) -> None:
     assert len(found.matches.source) == 6 and torch.isfinite(found.matches.scores).all()
 
 
+@pytest.mark.parametrize("looks", ["looks", "detailed"])
 @pytest.mark.parametrize("number", range(3))
-def test_every_look_alone_finds_a_plain_answer(number: int) -> None:
+def test_every_look_alone_finds_a_plain_answer(number: int, looks: str) -> None:
     points = airplane(8000)
     truth = RigidTransform.random(generator=torch.Generator().manual_seed(3), max_translation=1.0, dtype=torch.float64)
     target = truth.apply(torch.from_numpy(points[4000:])).numpy()
     registrar = Registrar.load()
-    look = registrar.settings.search.looks[number]
-    trace = Trace()
-    answer = registrar.replace(**{"search.looks": [to_plain(look)]}).register(points[:4000], target, trace=trace)
+    look = getattr(registrar.settings.search, looks)[number]
+    trace, alone = Trace(), {"search.looks": [to_plain(look)], "search.detailed": [to_plain(look)]}
+    answer = registrar.replace(**alone).register(points[:4000], target, trace=trace)
     error = rotation_angle(torch.from_numpy(answer.target_from_source[:3, :3]).mT @ truth.rotation)
     assert float(error) < 0.05, look
     assert trace.search is not None and [taken.settings for taken in trace.search.looks] == [look]

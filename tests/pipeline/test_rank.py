@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from problems_pipeline import RANKING, SETTINGS, level, motion, moved, shape
 
 from deepgmr.divergence.partial import kl_oriented
 from deepgmr.geometry.transform import RigidTransform, random_rotations
-from deepgmr.pipeline.rank import accidents, distinct, first_look, measure, unlikeness
+from deepgmr.pipeline.rank import RANKED, accidents, distinct, first_look, measure, unlikeness
 
 
 def chance(motion, source, target):
@@ -51,13 +53,18 @@ def test_the_truth_ranks_first_and_identity_of_surfaces_scores_one() -> None:
     assert int(first_look(pool, p, q, SETTINGS.rank).argmax()) == 0
 
 
-def test_half_a_cloud_costs_half_its_overlap() -> None:
+def test_half_a_cloud_costs_half_its_overlap_and_the_seam() -> None:
     points = shape(8, 1200)
-    half = points[points[:, 0] > np.median(points[:, 0])]
-    whole, part = level(points), level(half)
-    terms = measure(RigidTransform.identity((1,)), whole, part, SETTINGS.rank)
+    kept = points[:, 0] > np.median(points[:, 0])
+    terms = measure(RigidTransform.identity((1,)), level(points), level(points[kept]), SETTINGS.rank)
     assert float(terms.target_overlap[0]) == pytest.approx(1, abs=0.01)
-    assert float(terms.source_overlap[0]) == pytest.approx(0.5, abs=0.06)
+    spacing = max(level(points).spacing, level(points[kept]).spacing)
+    gaps = oracles.local_gaps(points), oracles.local_gaps(points[kept])
+    far, _ = oracles.met(points, gaps[0], points[kept], gaps[1], spacing, SETTINGS.rank.stretch)
+    assert far[kept].max() == 0 and (far[~kept] > 0).all()
+    seam = float((far[~kept] <= SETTINGS.rank.seen).mean())  # of what was cut off, this much lies beside what was kept
+    assert seam < 0.2
+    assert float(terms.source_overlap[0]) == pytest.approx(0.5 + 0.5 * seam, abs=2e-3)
 
 
 def test_a_motion_that_meets_nothing_is_the_least_plausible() -> None:
@@ -66,9 +73,93 @@ def test_a_motion_that_meets_nothing_is_the_least_plausible() -> None:
     turns = random_rotations((30,), generator=torch.Generator().manual_seed(3))
     shifts = torch.zeros(30, 3)
     shifts[-1] = torch.tensor([50.0, 0.0, 0.0])
-    terms = measure(RigidTransform(turns, shifts), level(points), level(other), SETTINGS.rank)
+    even = replace(SETTINGS.rank, stretch=1.0)  # as clouds without more detail are ranked
+    terms = measure(RigidTransform(turns, shifts), level(points), level(other), even)
     assert float(terms.source_overlap[-1]) == 0 and torch.isfinite(RANKING.plausibility(terms)).all()
     assert int(RANKING.plausibility(terms).argmin()) == 29
+
+
+def pair_and_motions() -> tuple[np.ndarray, np.ndarray, RigidTransform]:
+    """Two samples of a shape, of which one lacks an end; the truth, and motions farther and farther off."""
+    points, truth = shape(7, 900), motion(5)
+    target = moved(truth, points[450:][points[450:, 0] < 0.3])
+    twists = torch.linspace(0, 0.4, 6, dtype=torch.float64)[:, None] * torch.tensor([1, -1, 1, 0.2, 0.5, -0.3])
+    return points[:450], target, RigidTransform.exp(twists) @ truth[None]
+
+
+def test_overlap_and_contradiction_are_those_of_a_brute_search() -> None:
+    source, target, motions = pair_and_motions()
+    p, q = level(source), level(target)
+    terms, rank = measure(motions, p, q, SETTINGS.rank), SETTINGS.rank
+    spacing = max(p.spacing, q.spacing)
+    gaps = oracles.local_gaps(source), oracles.local_gaps(target)
+    for h in range(len(terms)):
+        there, back = motions[h], motions[h].inverse()
+        far, _ = oracles.met(moved(there, source), gaps[0], target, gaps[1], spacing, rank.stretch)
+        near, _ = oracles.met(moved(back, target), gaps[1], source, gaps[0], spacing, rank.stretch)
+        seen = far <= rank.seen, near <= rank.seen
+        assert float(terms.source_overlap[h]) == pytest.approx(seen[0].mean(), abs=2.5 / len(source))
+        assert float(terms.target_overlap[h]) == pytest.approx(seen[1].mean(), abs=2.5 / len(target))
+        expected = [oracles.contradiction(*each, rank.patch) for each in ((seen[0], source), (seen[1], target))]
+        assert float(terms.contradiction[h]) == pytest.approx(np.mean(expected), abs=0.01)
+        shared = np.mean([np.log(each.mean() + rank.belief) for each in seen])
+        assert float(terms.shared[h]) == pytest.approx(shared, abs=0.02)
+    assert float(terms.contradiction[0]) < 0.3 < float(terms.contradiction.max())
+
+
+def test_a_hole_amid_what_meets_contradicts_and_an_end_that_is_missing_does_not() -> None:
+    rng = np.random.default_rng(0)
+    sheet = np.column_stack([rng.uniform(-1, 1, (1200, 2)), 0.02 * rng.normal(size=1200)])
+    speckled = sheet[np.sin(6 * sheet[:, 0]) * np.sin(6 * sheet[:, 1]) > 0]  # a chessboard: half of it
+    half = sheet[sheet[:, 0] > 0]
+    still = RigidTransform.identity((1,))
+    edge, amid = (measure(still, level(sheet), level(part), SETTINGS.rank) for part in (half, speckled))
+    assert abs(float(edge.source_overlap[0]) - float(amid.source_overlap[0])) < 0.25
+    assert float(amid.contradiction[0]) > 3 * float(edge.contradiction[0])
+
+
+@pytest.mark.parametrize("least", [0.0, 0.2])
+def test_terms_do_not_know_the_frames(least: float) -> None:
+    source, target, motions = pair_and_motions()
+    first, second = motion(8), motion(9)
+    terms = measure(motions, level(source), level(target), SETTINGS.rank, least=least)
+    elsewhere = second[None] @ motions @ first.inverse()[None]
+    again = measure(elsewhere, level(moved(first, source)), level(moved(second, target)), SETTINGS.rank, least=least)
+    for name, value in vars(terms).items():
+        torch.testing.assert_close(getattr(again, name), value, atol=5e-3, rtol=1e-2, msg=name)
+    back = measure(motions.inverse(), level(target), level(source), SETTINGS.rank, least=least)
+    for name in RANKED:
+        torch.testing.assert_close(getattr(back, name), getattr(terms, name), atol=1e-4, rtol=1e-4, msg=name)
+    torch.testing.assert_close(back.source_overlap, terms.target_overlap)
+
+
+def test_lengths_are_measured_in_the_spacing_or_in_what_is_asked_for() -> None:
+    source, target, motions = pair_and_motions()
+    p, q = level(source), level(target)
+    spacing = max(p.spacing, q.spacing)
+    plain, same = (measure(motions[:1], p, q, SETTINGS.rank, least=least) for least in (0.0, spacing))
+    assert plain.row(0) == same.row(0)
+    coarse = measure(motions, p, q, SETTINGS.rank, least=3 * spacing)
+    fine = measure(motions, p, q, SETTINGS.rank)
+    # The same gaps in units three times as long; more counts as a counterpart.
+    assert float(coarse.misfit[0]) == pytest.approx(float(fine.misfit[0]) - math.log(3), abs=0.4)
+    assert float(coarse.relief[0]) == pytest.approx(float(fine.relief[0]) - math.log(3), abs=0.2)
+    assert (coarse.source_overlap >= fine.source_overlap).all() and (coarse.score >= fine.score).all()
+
+
+def test_what_is_sampled_sparsely_meets_at_its_own_spacing() -> None:
+    """A sheet whose far half has a ninth of the points: another sample of it covers both halves."""
+    halves = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        dense, sparse = rng.uniform([0, 0], [1, 1], (1100, 2)), rng.uniform([1, 0], [2, 1], (122, 2))
+        halves.append(np.column_stack([np.concatenate([dense, sparse]), np.zeros(1222)]))
+    p, q = (level(points) for points in halves)
+    still = RigidTransform.identity((1,))
+    local = measure(still, p, q, SETTINGS.rank)
+    blind = measure(still, p, q, replace(SETTINGS.rank, stretch=1.0))
+    assert 1 - float(local.source_overlap[0]) < 0.5 * (1 - float(blind.source_overlap[0])) < 0.1
+    assert float(local.contradiction[0]) < 0.6 * float(blind.contradiction[0])
 
 
 def test_gaps_tell_walls_that_cross_from_walls_that_meet() -> None:

@@ -15,9 +15,17 @@ from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.refine import refine
 
 
-def polished(source, target, start, *, iterations):
-    settings = replace(SETTINGS.polish, iterations=iterations)
-    return polish(level(source), level(target), start, reach=0.1, settings=settings, refinement=SETTINGS.refine)
+def polished(source, target, start, **changes):
+    settings = replace(SETTINGS.polish, **changes)
+    return polish(
+        level(source),
+        level(target),
+        start,
+        sparse=level(source),
+        reach=0.1,
+        settings=settings,
+        refinement=SETTINGS.refine,
+    )
 
 
 def test_coarse_motions_are_pulled_to_the_truth() -> None:
@@ -43,6 +51,18 @@ def test_the_polish_is_exact_for_shared_points_and_observes_without_steps() -> N
     still = polished(points, target, start, iterations=0)
     np.testing.assert_allclose(still.target_from_source.matrix, start.matrix)
     assert np.isfinite(still.information).all() and still.observability > 0
+
+
+def test_matches_from_both_clouds_and_thick_disks_see_through_noise() -> None:
+    turns: dict[int, list[float]] = {0: [], 2: []}
+    for seed in range(6):
+        points, truth, chance = shape(20 + seed), motion(seed), np.random.default_rng(seed)
+        source, target = (cloud + 0.01 * chance.normal(size=cloud.shape) for cloud in (points, moved(truth, points)))
+        nudge = RigidTransform.exp(torch.tensor([0.02, 0.01, -0.02, 0.01, 0, 0], dtype=torch.float64))
+        for steps, errors in turns.items():
+            found = polished(source, target, nudge @ truth, iterations=10, steps=steps).target_from_source
+            errors.append(float(rotation_angle(found.rotation.mT @ truth.rotation)))
+    assert np.mean(turns[2]) < 0.7 * np.mean(turns[0])
 
 
 def test_free_directions_have_large_finite_variances() -> None:

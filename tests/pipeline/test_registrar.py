@@ -324,6 +324,15 @@ def test_progress_is_reported_in_order(pair) -> None:
         ({"max_rotation_degrees": 200}, InvalidConfig, "200"),
         ({"max_rotation_degrees": float("nan")}, InvalidConfig, "nan"),
         ({"trust": 1.5}, InvalidConfig, "1.5"),
+        (
+            {"source_origin": [0, 1]},
+            InvalidConfig,
+            r"source_origin must be three numbers, got an array of shape \(2,\)",
+        ),
+        ({"target_origin": "here"}, InvalidConfig, "target_origin must be three numbers, got str"),
+        ({"target_origin": [0, np.nan, 1]}, InvalidConfig, "target_origin must be three finite numbers"),
+        ({"source_origin": [0, np.inf, 1]}, InvalidConfig, "source_origin must be three finite numbers"),
+        ({"source_origin": [0, 1e200, 1]}, InvalidConfig, "source_origin must be three finite numbers"),
         ({"initial": np.eye(3)}, InvalidTransform, r"\(3, 3\)"),
         ({"initial": np.diag([2.0, 2.0, 2.0, 1.0])}, InvalidTransform, "rotation"),
         ({"initial": np.diag([1.0, 1.0, -1.0, 1.0])}, InvalidTransform, "reflection"),
@@ -450,10 +459,10 @@ def test_a_trace_holds_what_was_done(pair) -> None:
         sum(len(look.candidates.translation) for look in search.looks) == len(search.terms) == answer.stats.hypotheses
     )
     assert search.evidence == answer.evidence
-    best = search.pair.undo(search.candidates[int(search.order[0])])
+    best = search.pair.undo(search.poses[0])
     np.testing.assert_array_equal(best, answer.target_from_source)
     content = json.loads(json.dumps(trace.to_dict(), allow_nan=False))
-    assert set(content["looks"][0]["proposed"]) == {"learned"}
+    assert set(content["looks"][0]["proposed"]) == {"learned", "as they are"}
     assert content["milliseconds"].keys() >= {"scan", "network", "refinement", "ranking", "polish", "judgement"}
 
 

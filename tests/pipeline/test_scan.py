@@ -6,6 +6,7 @@ import math
 import sys
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from problems_pipeline import SETTINGS, level, levels, motion, shape
@@ -32,6 +33,53 @@ def test_neighbours_agree_with_a_brute_search() -> None:
     nearest = distance.gather(1, surface.neighbours)
     np.testing.assert_allclose(nearest, distance.sort(1).values[:, : nearest.shape[1]], atol=1e-6)
     assert surface.spacing == pytest.approx(float(distance.min(1).values.median()), rel=0.02)
+
+
+def test_patches_are_each_component_and_the_nearest_others() -> None:
+    surface = level(shape(1, 300))
+    order = torch.cdist(torch.from_numpy(surface.points), torch.from_numpy(surface.points)).argsort(1)
+    for size in (5, 40, 12):  # fewer, more and fewer again than are known
+        np.testing.assert_array_equal(surface.patches(size), order[:, :size])
+    assert level(shape(1, 300)[:7]).patches(40).shape == (7, 7)
+
+
+def test_gaps_are_the_spacing_of_a_grid_and_grow_where_it_is_sparse() -> None:
+    line = np.arange(12) / 12
+    grid = np.stack(np.meshgrid(line, line, [0.0], indexing="ij"), axis=-1).reshape(-1, 3)
+    even = level(grid)
+    inside = ((grid[:, :2] > 0) & (grid[:, :2] < line[-1])).all(axis=1)
+    np.testing.assert_allclose(even.gaps[torch.from_numpy(inside)], even.spacing, rtol=1e-5)
+    assert even.spacing == pytest.approx(1 / 12)
+    coarse = 3 * grid[grid[:, 0] < 0.5] + [2.0, 0.0, 0.0]  # three times as sparse
+    uneven = level(np.concatenate([grid, coarse]))
+    np.testing.assert_allclose(uneven.gaps, oracles.local_gaps(uneven.points), rtol=1e-5)
+    assert float(uneven.gaps[len(grid) :].median() / uneven.gaps[: len(grid)].median()) == pytest.approx(3, rel=0.15)
+
+
+def test_a_balanced_level_is_part_of_its_own_with_the_directions_it_has_there() -> None:
+    points = shape(2, 5000)
+    surface = level(points)
+    few = surface.balanced(400)
+    assert few is surface.balanced(400) and 380 <= len(few) <= 400
+    distance, rows = cKDTree(points).query(few.points)
+    assert (distance == 0).all() and (np.diff(rows) > 0).all()
+    for name in ("directions", "heights", "gaps"):
+        np.testing.assert_array_equal(getattr(few, name), getattr(surface, name)[rows])
+    for most in (4000, 5000, 9000):  # not so many fewer that it would be worth it
+        assert surface.balanced(most) is surface
+    ways, few_ways = (
+        np.bincount(np.abs(x).argmax(1), minlength=3) / len(x) for x in (surface.axes, few.directions.numpy())
+    )
+    assert few_ways.max() - few_ways.min() < 0.6 * (ways.max() - ways.min())
+
+
+def test_normals_from_fewer_neighbours_leave_those_of_the_level_as_they_are() -> None:
+    points = shape(2, 2000)
+    before, surface = level(points).axes, level(points)
+    closer = surface.seen_closer(6)
+    assert closer.points is surface.points and np.abs(closer.axes - before).max() > 1e-3
+    np.testing.assert_array_equal(surface.axes, before)
+    np.testing.assert_array_equal(closer.axes, level(points).seen_closer(6).axes)
 
 
 def test_both_clouds_come_to_one_resolution() -> None:

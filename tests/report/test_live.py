@@ -69,7 +69,7 @@ def test_a_trace_holds_what_is_to_be_seen(boxes: Registration) -> None:
     assert components.shape == (boxes.stats.components[1], 3)
     assert np.abs(components.mean(axis=0) - (500_000, 4_000_000, 100)).max() < 2  # in the coordinates of the input
     assert {met["look"] for met in trace["matches"]} <= set(range(boxes.stats.looks))
-    np.testing.assert_allclose(trace["candidates"][trace["order"][0]], boxes.target_from_source)
+    np.testing.assert_allclose(trace["poses"][0], boxes.target_from_source)
 
 
 def test_every_candidate_is_a_step(boxes: Registration) -> None:

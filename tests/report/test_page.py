@@ -152,7 +152,8 @@ def test_histograms_count_every_place(boxes: Registration) -> None:
 def test_the_lines_of_python_repeat_it(sample: Path) -> None:
     clouds = [sample / f"sample_{role}.ply" for role in ("source", "target")]
     registrar = Registrar.load("default").replace(**{"judge.rivals": 2, "search.clear": 0.5})
-    first = registrar.register(*clouds, trace=Trace(), max_rotation_degrees=170, initial=np.eye(4), trust=0.4)
+    options = {"max_rotation_degrees": 170, "initial": np.eye(4), "target_origin": [0.0, 0.0, 9.0]}
+    first = registrar.register(*clouds, trace=Trace(), trust=0.4, **options)
     lines = facts.python_lines(Scene.of(first)).splitlines()
     assert lines[-1].startswith("result.report")
     place: dict[str, Any] = {"source": clouds[0], "target": clouds[1]}

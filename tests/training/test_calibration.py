@@ -15,10 +15,11 @@ from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
 from deepgmr.pipeline.rank import RANKED
 from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.trace import Trace
 from deepgmr.training import calibration
-from deepgmr.training.calibration import Outcome
+from deepgmr.training.calibration import Ranked
 
-GOOD = Evidence(0.4, 6.0, 0.999, 6.0, 0.9, 0.8, -1.6, -1.5, -0.6, -200.0, 0.1)
+GOOD = Evidence(0.4, 6.0, 0.999, 6.0, 0.9, 0.8, -1.6, -1.5, -0.6, 0.05, -200.0, 0.1)
 
 
 def test_confidence_keeps_its_word_on_fresh_pairs() -> None:
@@ -42,25 +43,49 @@ def test_the_fits_recover_the_models_that_made_the_data() -> None:
     y = (rng.uniform(size=len(x)) < 1 / (1 + np.exp(-(weights[0] + x @ weights[1:])))).astype(float)
     np.testing.assert_allclose(calibration.fit_logistic(x, y), weights, atol=0.08)
 
-    wanted = np.array([2.0, -1.0, 0.5, 0.0, 1.0])
+    wanted = np.array([2.0, -1.0, 0.5, 0.0, 1.0, -1.5, 0.8])
     assert len(wanted) == len(RANKED)
     rows = []
     for _ in range(4000):
-        terms = rng.normal(size=(rng.integers(2, 7), 5))
+        terms = rng.normal(size=(rng.integers(2, 7), len(RANKED)))
         odds = np.exp(terms @ wanted)
         right = rng.choice(len(terms), p=odds / odds.sum())
-        rights = np.arange(len(terms)) == right
-        rows.append(Outcome("made", GOOD, bool(rights[0]), terms, rights))
+        rows.append(Ranked(terms, np.arange(len(terms)) == right))
     np.testing.assert_allclose(calibration.fit_ranking(rows), wanted, atol=0.12)
 
 
-def test_a_pair_is_judged_by_the_candidates_that_were_ranked() -> None:
+def test_a_pair_is_judged_by_the_candidates_that_were_ranked_at_every_level_that_decided() -> None:
     registrar = Registrar.load()
-    (case,) = cases(1, seed=5, kinds=["crop50"])
-    row = calibration.outcome(registrar, case)
-    answer = registrar.register(case.source, case.target)
-    assert len(row.terms) == len(row.rights) == answer.stats.hypotheses
-    assert row.evidence == answer.evidence
+    for kind in ("crop50", "floor"):
+        (case,) = cases(1, seed=5, kinds=[kind])
+        trace = Trace()
+        answer = registrar.register(case.source, case.target, trace=trace)
+        row = calibration.outcome(registrar, case)
+        assert (
+            row.evidence == answer.evidence and row.kind == kind and row.right == case.judge(answer.target_from_source)
+        )
+        assert trace.search is not None
+        followed = trace.search.finest is not trace.search.ranked
+        assert len(row.rankings) == 1 + followed and followed == (kind == "floor")
+        for ranked, terms in zip(row.rankings, (trace.search.terms, trace.search.pose_terms), strict=False):
+            expected = [[terms.row(i)[name] for name in RANKED] for i in range(len(terms))]
+            np.testing.assert_array_equal(ranked.terms, expected)
+        assert row.rankings[0].terms.shape == (answer.stats.hypotheses, len(RANKED))
+        assert not followed or row.rankings[1].rights[0] == row.right
+
+
+@pytest.mark.slow
+def test_processes_gather_what_one_does() -> None:
+    kinds, heard = ["crop70", "unrelated"], {1: list[tuple[str, float]](), 2: list[tuple[str, float]]()}
+    made = [
+        calibration.calibrate(
+            Bundle.load(), pairs=2, seed=4, rounds=1, kinds=kinds, workers=workers,
+            progress=lambda said, done, to=told: to.append((said, done)),
+        )
+        for workers, told in heard.items()
+    ]  # fmt: skip
+    assert made[0].id == made[1].id and made[0].ranking == made[1].ranking and made[0].confidence == made[1].confidence
+    assert heard[1] == heard[2] == [(f"calibrating: {kind}", (i + 1) / 2) for i, kind in enumerate(kinds)]
 
 
 @pytest.mark.slow
@@ -71,7 +96,7 @@ def test_a_bundle_comes_out_whole_and_says_how_good_it_is(tmp_path: Path) -> Non
     made = calibration.calibrate(
         before, pairs=6, seed=3, rounds=2, kinds=kinds, progress=lambda _, done: heard.append(done)
     )
-    assert heard == sorted(heard) and len(heard) == 36 and 0 <= heard[0] <= heard[-1] < 1
+    assert heard == sorted(heard) and len(heard) == 2 * len(kinds) and 0 < heard[0] < heard[-1] == pytest.approx(1)
     path = calibration.write(tmp_path, made)
     after = Bundle.load(path)
     assert after.ranking != before.ranking and after.confidence != before.confidence
@@ -86,6 +111,10 @@ def test_a_bundle_comes_out_whole_and_says_how_good_it_is(tmp_path: Path) -> Non
 def test_too_little_to_fit_is_named() -> None:
     with pytest.raises(InvalidConfig, match="at least one pair"):
         calibration.calibrate(Bundle.load(), pairs=0)
+    with pytest.raises(InvalidConfig, match="worker"):
+        calibration.calibrate(Bundle.load(), workers=0)
+    with pytest.raises(InvalidConfig, match=r"unknown kind of pair `moon`; .*warehouse"):
+        calibration.calibrate(Bundle.load(), kinds=["crop70", "moon"])
     with pytest.raises(InvalidConfig, match="unknown kind of pair `halls`"):
         next(cases(1, 0, kinds=["halls"]))
     with pytest.raises(InvalidConfig, match="give more pairs"):

@@ -173,7 +173,8 @@ def street_pair(rng: np.random.Generator, *, beams: float = 64, near: float = 10
         return source.astype(np.float32), _turns(way, now, there, points, again).astype(np.float32)
 
     truth = inverse(there) @ here @ inverse(pose)
-    return Planned(truth, clouds, degrees=5.0, metres=2.0, overlap=float(shared.mean()))
+    origins = pose[:3, 3], np.zeros(3)
+    return Planned(truth, clouds, degrees=5.0, metres=2.0, overlap=float(shared.mean()), origins=origins)
 
 
 def _turns(way: Drive, scene: Scene, pose: Floats, points: int, rng: np.random.Generator) -> Floats:

@@ -28,6 +28,7 @@ class Planned:
     shape: Floats | None = None  # (K, 3) in the frame of the source
     overlap: float | None = None  # share of the source that the target shows too, where it is known
     ambiguous: bool = False  # other motions fit as well as the true one, which alone counts as right
+    origins: tuple[Floats, Floats] | None = None  # (3,) where the sensors stood, each in the frame of its cloud
 
 
 def any_pose(rng: np.random.Generator, far: float = FAR) -> Floats:
