@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 import torch
 
-from deepgmr.geometry.transform import RigidTransform, rotation_angle
+from deepgmr.geometry.transform import RigidTransform, first_apart
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import CorrelationSettings
@@ -129,14 +129,9 @@ def rotations(
     cosines = np.einsum("rij,pj,qi->rpq", turns, a, b)
     score = (np.exp(settings.sharpness * (cosines**2 - 1)) * np.sqrt(np.outer(v, w))).sum(axis=(1, 2))
     order = np.argsort(-score, kind="stable")
-    sorted_turns = torch.from_numpy(turns[order])
-    angle = rotation_angle(sorted_turns.unsqueeze(1).mT @ sorted_turns).numpy()
-    free, kept = np.ones(len(turns), dtype=bool), []
-    for i in range(len(turns)):
-        if free[i]:
-            kept.append(i)
-            free &= angle[i] > settings.tolerance
-    return turns[order][kept[: settings.rotations]]
+    ordered = torch.from_numpy(turns[order])
+    about_one_place = RigidTransform(ordered, torch.zeros(len(ordered), 3, dtype=ordered.dtype))
+    return turns[order][first_apart(about_one_place, settings.rotations, angle=settings.tolerance, distance=1.0)]
 
 
 def _upright(directions: np.ndarray) -> np.ndarray:
