@@ -17,6 +17,7 @@ from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 FEATURES = {  # of the confidence: whether the more of it there is, the more (+1) or the less (-1) an answer is to be trusted
     "standing": 1,
     "margin": 1,
+    "lead": 1,
     "log_overlap": 1,
     "misfit": -1,
     "looseness": -1,
@@ -90,17 +91,21 @@ def weigh(
     source: Level,
     settings: RankSettings,
     *,
+    symmetric: bool,
     observability: float,
 ) -> Evidence:
     """What speaks for the first of P different poses, the answer, against the others.
 
-    The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
-    by a symmetry, counts for the answer. How well the answer is determined, its `observability`, is not known here.
+    The poses share out the probability as their plausibilities say; if things may be `symmetric`, a pose that puts the
+    source where the answer does counts for the answer: of a place, every other pose is another answer, however little
+    there is to tell it by. How well the answer is determined, its `observability`, is not known here.
     """
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    apart = unlikeness(poses[0], poses, source, settings)
+    apart = torch.full_like(behind, math.inf)
+    if symmetric:
+        apart = unlikeness(poses[0], poses, source, settings).double()
     apart[0] = 0.0
     elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
     for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
@@ -126,6 +131,7 @@ def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
     return {
         "standing": math.copysign(math.sqrt(min(abs(evidence.standing), settings.sure)), evidence.standing),
         "margin": min(evidence.margin, settings.wide),
+        "lead": math.sqrt(min(max(evidence.margin, 0.0), settings.sure)),
         "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + settings.least_overlap),
         "misfit": evidence.misfit,
         "looseness": evidence.looseness,

@@ -126,6 +126,13 @@ def measure(
     return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
 
+def met(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
+    """The share (H,) of all components of the source that have a counterpart under motions (H,)."""
+    spacing = max(source.spacing, target.spacing)
+    contact = _contact(motions, source, target, settings.stretch * settings.seen * spacing)
+    return (contact.distance <= settings.seen * _local(source, target, contact, spacing, settings)).float().mean(-1)
+
+
 def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
     """Quick scores (H,) of motions not yet refined: some of the source only, one side, and wide components."""
     spacing = settings.first_look * max(source.spacing, target.spacing)
@@ -228,8 +235,7 @@ def _side(
 ) -> dict[str, Tensor]:
     """The terms (H,) of one side."""
     contact = _contact(motions, source, target, settings.stretch * settings.reach * spacing)
-    # A sensor samples what is far from it sparsely: there a counterpart lies as far away as its neighbours do.
-    local = torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+    local = _local(source, target, contact, spacing, settings)
     seen, within = contact.distance <= settings.seen * local, contact.distance <= settings.reach * local
     unit = spacing**2
 
@@ -249,6 +255,11 @@ def _side(
         "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
+
+
+def _local(source: Level, target: Level, contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+    """The spacing (H, J) about what meets: a sensor samples what is far from it sparsely, and so lie its counterparts."""
+    return torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
 
 
 def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from deepgmr.pipeline.propose.grid import coarse, grid_motions
 from deepgmr.pipeline.propose.learned import match_nodes
 from deepgmr.pipeline.propose.matches import Matches, match
 from deepgmr.pipeline.propose.mixtures import mixture_motion
-from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
+from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure, met
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
@@ -180,7 +180,7 @@ class Registrar:
             yield "grid", motions
         if look.correlated:
             with clock("correlation"):
-                motions, _ = search.correlated
+                motions = search.correlated(evident=look.evident)
             yield "correlated", motions[: look.correlated]
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
@@ -200,7 +200,7 @@ class Registrar:
                 sharpened = sharpen(
                     joined(near),
                     *search.ranked,
-                    reach=max(settings.detail.cells * search.correlated[1], spacing),
+                    reach=max(settings.detail.cells * search.cell, spacing),
                     prior=search.prior,
                     settings=settings.detail,
                     refinement=settings.refine,
@@ -264,10 +264,19 @@ class Registrar:
         """The evidence for the first pose against the others."""
         settings, levels, poses = search.settings, search.levels, search.poses
         before = None if observability is None else search.evidence  # of the same pose, before it was polished
+        if before is not None and search.detailed:  # its rivals are as sharp as it was, and it is not to gain on them
+            search.evidence = dataclasses.replace(before, observability=observability)
+            return search.evidence
         with search.clock("judgement"):
             known = settings.judge.typical_observability if observability is None else observability
             evidence = weigh(
-                poses, search.pose_terms, search.bundle.ranking, levels[0], settings.rank, observability=known
+                poses,
+                search.pose_terms,
+                search.bundle.ranking,
+                levels[0],
+                settings.rank,
+                symmetric=not search.detailed,
+                observability=known,
             )
             if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
@@ -308,12 +317,10 @@ class Registrar:
             )
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
-            assert search.finest is not None
-            polished = measure(final, *search.finest, search.rank, least=search.least, views=search.views)
-            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
-            every = dataclasses.replace(search.rank, asked=len(search.finest[0]) + len(search.finest[1]))
-            whole = polished if not search.detailed else measure(final, *search.ranked, every)
-            search.overlap = float(whole.source_overlap)
+            search.overlap = float(met(final, *search.ranked, search.rank))
+            if not search.detailed:
+                polished = measure(final, *search.levels, search.rank)
+                search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
         return answer
 
     def _answer(
@@ -414,7 +421,7 @@ def _precise(search: Search) -> tuple[str, ...]:
     if not search.detailed:
         return ()
     reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
-    peaks = 0 < search.settings.detail.cells * search.correlated[1] <= reach
+    peaks = 0 < search.settings.detail.cells * search.cell <= reach
     return _TRIED if peaks else _TRIED[:2]
 
 

@@ -43,7 +43,8 @@ class LookSettings:
     learned: bool = False  # matches of the overlap network
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
-    correlated: int = 0  # hypotheses from dominant normals and phase correlation
+    correlated: int = 0  # hypotheses from dominant normals and phase correlation ...
+    evident: bool = False  # ... where these dominate by far
     detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
     refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
 
@@ -58,7 +59,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=12, learned=True, refined=6),
+        LookSettings(correlated=12, evident=True, learned=True, refined=6),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -95,9 +96,11 @@ class CorrelationSettings:
 
     components: int = 24_000  # of each cloud, whose places are correlated
     sampled: int = 3000  # of them whose directions are looked at ...
-    counted: int = 800  # ... and of those, that are compared with one another
+    counted: int = 600  # ... and of those, that are compared with one another
     sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
-    salient: float = 2.0  # times what uniform directions give, from which one is dominant
+    salient: float = 2.5  # times what uniform directions give, from which one is dominant ...
+    evident: float = 8.0  # ... and from which one is so by far
+    alike: float = 0.95  # share of the weight of the best rotation that another carries, where directions are evident
     directions: int = 6  # dominant ones, at most
     shifts: int = 4  # steps of mean shift ...
     narrower: float = 2.5  # ... each so much sharper than the one before
@@ -325,7 +328,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "fast": {  # the first look only
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
-        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, evident=True, learned=True, refined=6))],
     },
     "thorough": {
         "search.clear": 2.0,
