@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
+from deepgmr.pipeline.rank import Ranking, Terms, check_names, displacement, unlikeness
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 
@@ -97,23 +97,22 @@ def weigh(
     """What speaks for the first of P different poses, the answer, against the others.
 
     The poses share out the probability as their plausibilities say; if things may be `symmetric`, a pose that puts the
-    source where the answer does counts for the answer: of a place, every other pose is another answer, however little
-    there is to tell it by. How well the answer is determined, its `observability`, is not known here.
+    source where the answer does counts for the answer: of a place, what moves its points elsewhere is another answer,
+    however little there is to tell it by. How well the answer is determined, its `observability`, is not known here.
     """
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    apart = torch.full_like(behind, math.inf)
-    if symmetric:
-        apart = unlikeness(poses[0], poses, source, settings).double()
+    apart = (unlikeness if symmetric else displacement)(poses[0], poses, source, settings).double()
     apart[0] = 0.0
-    elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
+    elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1)
+    here = apart <= (settings.elsewhere if symmetric else settings.unlike)
     for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
     answer = terms.row(0)
     return Evidence(
         score=answer["score"],
         standing=math.log(for_it / max(against, 1e-9)),
-        share=float(odds[apart <= settings.elsewhere].sum() / odds.sum()),
+        share=float(odds[here].sum() / odds.sum()),
         margin=float(behind[1:].min()) if len(terms) > 1 else math.inf,
         source_overlap=answer["source_overlap"],
         target_overlap=answer["target_overlap"],

@@ -54,15 +54,15 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = (
-    "score",
-    "misfit",
-    "looseness",
-    "bend",
-    "relief",
-    "contradiction",
-    "shared",
-)  # the terms that plausibility weighs
+RANKED = {  # the terms that plausibility weighs: whether the more of it there is, the more (+1) or the less plausible (-1)
+    "score": 1,
+    "misfit": -1,
+    "looseness": -1,
+    "bend": -1,
+    "relief": 1,
+    "contradiction": -1,
+    "shared": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Ranking:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        check_names("the ranking", self.weights, RANKED)
+        check_names("the ranking", self.weights, tuple(RANKED))
 
     def plausibility(self, terms: Terms) -> Tensor:
         """(H,) nats, up to a constant: what the hypotheses are ranked by."""
@@ -156,6 +156,12 @@ def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, set
     contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.placed))
     near = contact.distance <= settings.seen * level.spacing
     return torch.where(near, contact.across.sqrt(), contact.distance).mean(-1)
+
+
+def displacement(motion: RigidTransform, others: RigidTransform, level: Level, settings: RankSettings) -> Tensor:
+    """How far apart (H,), on the mean, points lie that are moved by `motion` and by `others` (H,); frame units."""
+    points = level.means[:: max(1, len(level) // settings.placed)].to(others.rotation.dtype)
+    return (others.apply(points) - motion.apply(points)).norm(dim=-1).mean(-1)
 
 
 def accidents(

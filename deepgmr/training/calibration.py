@@ -30,6 +30,7 @@ from deepgmr.pipeline.trace import Trace
 
 EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
+_ENDS = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}  # of weights of a sign
 _PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
 Progress = Callable[[str, float], None]
@@ -229,7 +230,10 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
 
 
 def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
-    """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right."""
+    """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right.
+
+    A weight is of its sign in `RANKED`, or zero, as in `fit_logistic`.
+    """
     if not rows:
         raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
     spread = np.concatenate([row.terms for row in rows]).std(0) + 1e-9
@@ -247,7 +251,8 @@ def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
         value = np.log(every / good).mean() + 0.5 * ridge * (w**2).sum()
         return value, (pull[..., None] * x).sum(1).mean(0) + ridge * w
 
-    return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
+    bounds = [_ENDS[sign] for sign in RANKED.values()]
+    return minimize(loss, np.zeros(len(RANKED)), jac=True, method="L-BFGS-B", bounds=bounds).x / spread
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = None) -> np.ndarray:
@@ -264,8 +269,7 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = Non
         gradient = z.T @ (_logistic(logit) - y) / len(y) + ridge * np.r_[0.0, w[1:]]
         return value, gradient
 
-    ends = {1: (0.0, None), -1: (None, 0.0)}
-    bounds = [(None, None), *(ends.get(sign, (None, None)) for sign in signs or [0] * x.shape[1])]
+    bounds = [_ENDS[sign] for sign in (0, *(signs or [0] * x.shape[1]))]
     w = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
 
