@@ -24,6 +24,7 @@ FEATURES = {  # of the confidence: whether the more of it there is, the more (+1
     "relief": 1,
     "contradiction": -1,
     "log_observability": 1,
+    "log_stray": -1,
 }
 
 
@@ -82,6 +83,9 @@ class Evidence:
     contradiction: float
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
+    stray: float = (
+        0.0  # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
+    )
 
 
 def weigh(
@@ -137,6 +141,7 @@ def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
         "relief": evidence.relief,
         "contradiction": evidence.contradiction,
         "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
+        "log_stray": math.log(evidence.stray + settings.least_stray),
     }
 
 
