@@ -158,10 +158,19 @@ def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, set
     return torch.where(near, contact.across.sqrt(), contact.distance).mean(-1)
 
 
-def displacement(motion: RigidTransform, others: RigidTransform, level: Level, settings: RankSettings) -> Tensor:
-    """How far apart (H,), on the mean, points lie that are moved by `motion` and by `others` (H,); frame units."""
-    points = level.means[:: max(1, len(level) // settings.placed)].to(others.rotation.dtype)
-    return (others.apply(points) - motion.apply(points)).norm(dim=-1).mean(-1)
+def astray(
+    motion: RigidTransform, others: RigidTransform, source: Level, target: Level, settings: RankSettings
+) -> Tensor:
+    """The share (H,) of a surface that has no place on itself where `motion` is one of `others` (H,): zero for a symmetry.
+
+    That of the source or of the target, whichever is less: a view of a round thing is not round.
+    """
+    shares = []
+    for between, level in ((motion.inverse() @ others, source), (others @ motion.inverse(), target)):
+        contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.strayed))
+        near = contact.distance <= settings.seen * level.spacing
+        shares.append((~near | (contact.across.sqrt() > settings.off * level.spacing)).float().mean(-1))
+    return torch.minimum(*shares)
 
 
 def accidents(

@@ -177,6 +177,10 @@ class RankSettings:
     unlike: float = 0.05  # ... from which on they do not ...
     elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
     placed: int = 128  # components that are compared for that
+    astray: tuple[float, float] = (0.03, 0.1)  # share without a place up to which, where there is detail, two poses are
+    # the same by a symmetry, and from which they are not
+    off: float = 1.0  # spacings across the surface from which a component has no place
+    strayed: int = 500  # components that are asked
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,15 @@ class PolishSettings:
 
 
 @dataclass(frozen=True)
+class InitialSettings:
+    """An initial motion that checks out."""
+
+    reach: float = 0.05  # sizes by which it may be off, on the mean over the points, where no covariance says otherwise
+    deviations: float = 2.0  # of its covariance that it may be off
+    clear: float = 0.9  # confidence from which nothing is searched for
+
+
+@dataclass(frozen=True)
 class JudgeSettings:
     """From evidence to a status."""
 
@@ -261,6 +274,7 @@ class JudgeSettings:
     wide: float = 3.0  # nats of margin beyond which more means nothing
     least_overlap: float = 0.05  # keeps a logarithm finite
     least_observability: float = 1e-4
+    least_stray: float = 0.1
     typical_observability: float = 0.1  # before it is known
     unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
@@ -283,6 +297,7 @@ class Settings:
     detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
+    initial: InitialSettings = field(default_factory=InitialSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,18 +19,22 @@ from scipy.optimize import minimize
 from deepgmr import __version__, metrics
 from deepgmr.datasets.pairs.kinds import KINDS, MORE_KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.geometry.transform import RigidTransform, so3_exp
 from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import check_writable, replacing, writing
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
+from deepgmr.pipeline.near import fitted
+from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.rank import RANKED, Ranking
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.settings import JudgeSettings, Settings
-from deepgmr.pipeline.trace import Trace
+from deepgmr.pipeline.trace import Clock, Search, Trace
 
 EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
+INITIALS = ((2, 0.01), (5, 0.03), (10, 0.1), (20, 0.2), (60, 0.4))  # degrees and sizes by which a motion is off
 _ENDS = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}  # of weights of a sign
 _PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
@@ -53,6 +58,7 @@ class Outcome:
     right: bool
     detailed: bool  # whether there was more detail than is searched
     rankings: tuple[Ranked, ...]  # at the levels that decided
+    initials: tuple[Outcome, ...] = ()  # of initial motions that were off, fitted without a search
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +157,12 @@ def _gathered(
 def _of_kind(job: tuple[Bundle, str, int, int]) -> list[Outcome]:
     bundle, kind, pairs, seed = job
     registrar = Registrar(bundle)
-    return [outcome(registrar, case) for case in cases(pairs, seed, kinds=[kind])]
+    rng = np.random.default_rng([seed, *kind.encode()])
+    return [outcome(registrar, case, rng) for case in cases(pairs, seed, kinds=[kind])]
 
 
-def outcome(registrar: Registrar, case: Case) -> Outcome:
-    """Register a pair and judge its answer and every candidate on the way to it."""
+def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outcome:
+    """Register a pair, and judge its answer, every candidate on the way to it, and what becomes of it if disturbed."""
     trace = Trace()
     answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
     search = trace.search
@@ -163,10 +170,11 @@ def outcome(registrar: Registrar, case: Case) -> Outcome:
     ranked = [(search.candidates, search.terms)]
     if search.finest is not search.ranked:
         ranked.append((search.poses, search.pose_terms))
+    right = case.judge(answer.target_from_source)
     return Outcome(
         case.kind,
         answer.evidence,
-        case.judge(answer.target_from_source),
+        right,
         search.detailed,
         tuple(
             Ranked(
@@ -175,7 +183,22 @@ def outcome(registrar: Registrar, case: Case) -> Outcome:
             )
             for motions, terms in ranked
         ),
+        tuple(_initials(search, case, rng)) if right else (),
     )
+
+
+def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[Outcome]:
+    """What becomes of a right answer if it is off by a little or a lot, and fitted."""
+    answer, levels = search.poses[0], search.levels
+    centre = answer.apply(levels[0].means.double().mean(0))
+    for degrees, distance in INITIALS:
+        turn, shift = (torch.from_numpy(rng.normal(size=3)) for _ in range(2))
+        rotation = so3_exp(math.radians(degrees) * turn / turn.norm())
+        off = RigidTransform(rotation, centre - rotation @ centre + distance * shift / shift.norm())
+        prior = Prior(off @ answer, reach=search.settings.initial.reach)
+        polished, evidence = fitted(replace(search, prior=prior, clock=Clock()))
+        judged = case.judge(search.pair.undo(polished.target_from_source))
+        yield Outcome(case.kind, evidence, judged, search.detailed, ())
 
 
 def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = True) -> tuple[Bundle, dict[str, Any]]:
@@ -193,6 +216,10 @@ def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = Tru
         if ranking and found.ranking is not None:
             changes[f"{prefix}ranking"] = found.ranking
         bundle = replace(bundle, **changes)
+    initials = [row for pair in outcomes for row in pair.initials]
+    if initials:
+        told = fit(initials, bundle.settings.judge)
+        bundle = replace(bundle, initial_confidence=told.confidence)
     held = np.concatenate([found.held for found in fits.values()])
     right = np.concatenate([found.right for found in fits.values()])
     kinds = np.concatenate([found.kinds for found in fits.values()])
@@ -201,6 +228,7 @@ def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = Tru
     return bundle, {
         "ranked": {"pairs": len(first), "first_right": float(first.mean()) if len(first) else None},
         "all": _quality(held, right),
+        "initial": _quality(told.held, told.right) if initials else None,
         "kinds": {kind: _quality(held[kinds == kind], right[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
     }
 
@@ -260,7 +288,8 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = Non
 
     A weight is of its sign in `signs` (F,), +1 or -1, or zero; with a few hundred pairs, noise would turn some round.
     """
-    centre, spread = x.mean(0), x.std(0) + 1e-9
+    centre, spread = x.mean(0), x.std(0)
+    spread[spread < 1e-6] = np.inf  # what never changes says nothing
     z, ridge = np.hstack([np.ones((len(x), 1)), (x - centre) / spread]), _PRIOR / len(x)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -306,6 +335,7 @@ def card(bundle: Bundle, name: str) -> str:
         "ranking": _told(bundle.ranking.weights),
         "confidence": f"{bundle.confidence.intercept:.3g}, {_told(bundle.confidence.weights)}",
         "ranking, detailed": _told(bundle.detailed_ranking.weights),
+        "confidence, initial": f"{bundle.initial_confidence.intercept:.3g}, {_told(bundle.initial_confidence.weights)}",
         "confidence, detailed": f"{bundle.detailed_confidence.intercept:.3g}, "
         f"{_told(bundle.detailed_confidence.weights)}",
     }

@@ -15,7 +15,15 @@ from scipy.spatial.transform import Rotation
 
 from deepgmr.datasets.worlds.halls import hall
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.propose.correlation import Turns, _peaks, _spectrum, cell_size, correlated_motions, dominant, rotations
+from deepgmr.pipeline.propose.correlation import (
+    Turns,
+    _peaks,
+    _spectrum,
+    cell_size,
+    correlated_motions,
+    dominant,
+    rotations,
+)
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import CorrelationSettings

@@ -87,7 +87,8 @@ def correlated_motions(
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
     motions = RigidTransform(
-        torch.from_numpy(turns.rotations[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
+        torch.from_numpy(turns.rotations[np.concatenate(chosen)[order]]),
+        torch.from_numpy(np.concatenate(shifts)[order] @ grid),
     )
     return motions, max(size for size, _ in spectra.values())
 
