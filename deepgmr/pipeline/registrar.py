@@ -24,6 +24,7 @@ from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.near import checked
 from deepgmr.pipeline.polish import Polished, polish
+from deepgmr.pipeline.polish import observability as observe
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
@@ -278,6 +279,9 @@ class Registrar:
             return search.evidence
         with search.clock("judgement"):
             known = settings.judge.typical_observability if observability is None else observability
+            if observability is None and search.detailed:
+                radius = settings.rank.seen * max(level.spacing for level in search.ranked)
+                known = observe(*search.ranked, poses[0], radius=radius)
             evidence = weigh(
                 poses,
                 search.pose_terms,

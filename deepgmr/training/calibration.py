@@ -190,7 +190,7 @@ def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outco
 def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[Outcome]:
     """What becomes of a right answer if it is off by a little or a lot, and fitted."""
     answer, levels = search.poses[0], search.levels
-    centre = answer.apply(levels[0].means.double().mean(0))
+    centre = answer.apply(levels[0].means.double().mean(0, keepdim=True))[0]
     for degrees, distance in INITIALS:
         turn, shift = (torch.from_numpy(rng.normal(size=3)) for _ in range(2))
         rotation = so3_exp(math.radians(degrees) * turn / turn.norm())
