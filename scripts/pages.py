@@ -75,8 +75,8 @@ def _told(paths: Sequence[Path], part: str | None, columns: str | None) -> str:
         return "\n\n".join(pieces)
     rows = [row for piece in pieces for row in piece]
     wanted = dict(column.partition(":")[::2] for column in columns.split(",")) if columns else {}
-    if unknown := [name for name in wanted if not any(name in row for row in rows)]:
-        raise InvalidConfig(f"no row of {part} in {paths[0].name} holds {unknown}")
+    if wanted and not any(name in row for name in wanted for row in rows):
+        raise InvalidConfig(f"no row of {part} in {paths[0].name} holds one of {columns}")
     if wanted:
         rows = [{name: row.get(name) for name in wanted} for row in rows]
     return as_table(rows, FORMATS | {name: form for name, form in wanted.items() if form})

@@ -18,6 +18,8 @@ SUITES = {  # the fixed pairs by what they are
     "modelnet_crop50_180": "crop50_180: 50 % of each, any rotation",
     "modelnet_clean#recrop70": "recrop70: 70 % of each, other points",
     "modelnet_clean#recrop50": "recrop50: 50 % of each, other points",
+    "3DMatch": "3DMatch",
+    "3DLoMatch": "3DLoMatch",
     "scans": "scans: objects, rooms, LiDAR",
     "lidar": "lidar: views of a walk up to 170 degrees apart",
 }

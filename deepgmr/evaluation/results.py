@@ -24,7 +24,7 @@ from deepgmr.io.origin import commit, processor
 Result = dict[str, Any]  # as JSON holds it; "study" is the name of the module that made it
 
 _PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher")
-_LEFT = ("method", "failed", "kind")  # columns of words
+_LEFT = ("method", "failed", "kind", "suite")  # columns of words
 
 
 def _ignored(*_: Any) -> None:

@@ -33,7 +33,10 @@ def _seconds(world: str, points: int) -> float:
 
 
 def told(points: int) -> str:
-    return f"{points // 1_000_000}M" if points >= 1_000_000 else f"{points // 1000}k"
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if points >= size and points % size == 0:
+            return f"{points // size}{letter}"
+    return str(points)
 
 
 def markdown(result: Result) -> str:
