@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from deepgmr.errors import InvalidCheckpoint, InvalidConfig
 from deepgmr.geometry.transform import RigidTransform, so3_exp
 from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import check_writable, replacing, writing
+from deepgmr.io.origin import commit
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
@@ -102,7 +102,7 @@ def calibrate(
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
         bundle, table = refitted(bundle, outcomes, ranking=rounds == 1 or not last)
     told = {
-        "commit": _commit(),
+        "commit": commit(),
         "pairs_a_kind": pairs,
         "seed": seed,
         "rounds": rounds,
@@ -364,16 +364,6 @@ def card(bundle: Bundle, name: str) -> str:
 
 def _told(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in weights.items())
-
-
-def _commit() -> str:
-    """The commit of the checkout that this package runs from, with a + where it has changed since; empty elsewhere."""
-    folder = Path(__file__).parent
-    said = [
-        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
-        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "."])
-    ]
-    return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
 def _first_right(rows: Sequence[Ranked]) -> np.ndarray:
