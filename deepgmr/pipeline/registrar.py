@@ -255,7 +255,8 @@ class Registrar:
                 search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
                 self._order(search, settings.finalists)
                 before = levels
-        self._weigh(search)
+        evidence = self._weigh(search)
+        search.looks[-1] = dataclasses.replace(search.looks[-1], pose=search.poses[0], evidence=evidence)
 
     def _order(self, search: Search, count: int) -> None:
         """The poses that are different, most plausible first."""

@@ -49,6 +49,8 @@ class Look:
     hypotheses: RigidTransform  # (H,) those worth refining
     candidates: RigidTransform  # (H,) refined
     terms: Terms  # (H,) how the clouds meet under these
+    pose: RigidTransform | None = None  # the foremost of all looks so far ...
+    evidence: Evidence | None = None  # ... and what spoke for it
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,7 @@ class Outcome:
     right: bool
     detailed: bool  # whether there was more detail than is searched
     rankings: tuple[Ranked, ...]  # at the levels that decided
+    earlier: tuple[Outcome, ...] = ()  # what would have been answered after each look but the last
     initials: tuple[Outcome, ...] = ()  # of initial motions that were off, fitted without a search
 
 
@@ -183,8 +184,15 @@ def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outco
             )
             for motions, terms in ranked
         ),
+        tuple(_earlier(search, case)),
         tuple(_initials(search, case, rng)) if right else (),
     )
+
+
+def _earlier(search: Search, case: Case) -> Iterator[Outcome]:
+    for look in search.looks[:-1]:
+        assert look.pose is not None and look.evidence is not None
+        yield Outcome(case.kind, look.evidence, case.judge(search.pair.undo(look.pose)), search.detailed, ())
 
 
 def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[Outcome]:
@@ -234,13 +242,17 @@ def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = Tru
 
 
 def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
-    """Both models, and what they are worth on pairs that were left out of the fit."""
+    """Both models, and what they are worth on pairs that were left out of the fit.
+
+    The confidence says when to stop, too, so it is fitted to what would have been answered after every look.
+    """
     open_ = [row for pair in outcomes for row in pair.rankings if row.rights.any() and not row.rights.all()]
-    x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in outcomes])
-    y = np.array([row.right for row in outcomes], dtype=float)
-    ceilings = np.array([ceiling(row.evidence) for row in outcomes])
-    fold = np.arange(len(outcomes)) % FOLDS
-    held, signs = np.zeros(len(outcomes)), list(FEATURES.values())
+    rows = [*outcomes, *(early for row in outcomes for early in row.earlier)]
+    fold = np.array([*range(len(outcomes)), *(i for i, row in enumerate(outcomes) for _ in row.earlier)]) % FOLDS
+    x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in rows])
+    y = np.array([row.right for row in rows], dtype=float)
+    ceilings = np.array([ceiling(row.evidence) for row in rows])
+    held, signs = np.zeros(len(rows)), list(FEATURES.values())
     for left_out in range(FOLDS):
         mine = fold == left_out
         if mine.any() and not mine.all():
@@ -250,8 +262,8 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     return Calibration(
         Ranking(dict(zip(RANKED, fit_ranking(open_).tolist(), strict=True))) if open_ else None,
         Confidence(float(weights[0]), dict(zip(FEATURES, weights[1:].tolist(), strict=True))),
-        held,
-        y,
+        held[: len(outcomes)],
+        y[: len(outcomes)],
         np.array([row.kind for row in outcomes]),
         _first_right(open_) if open_ else np.zeros(0),
     )
