@@ -226,6 +226,26 @@ class Scan:
             settings=settings,
         )
 
+    def save(self, path: Any) -> None:
+        """Write a file that `load` reads back to the last bit: safetensors, whole or not at all, with the settings.
+
+        What is derived from it while it is registered is not written. Raises `InvalidFile`.
+        """
+        from deepgmr.pipeline.saved import write_scan
+
+        write_scan(path, self)
+
+    @staticmethod
+    def load(path: Any) -> Scan:
+        """A saved scan. Raises `InvalidCheckpoint` for a file that is damaged, or not made by this version's front-end."""
+        from deepgmr.pipeline.saved import read_scan
+
+        return read_scan(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but what is derived, whose trees cannot be."""
+        return vars(self) | {"_levels": {}, "_octaves": {}}
+
     def level(self, step: int | None, scale: float) -> Level:
         """The level on a rung of the ladder of voxel sizes, in units of `scale`; None: every heap a component."""
         key = step, scale

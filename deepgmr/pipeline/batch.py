@@ -1,0 +1,168 @@
+"""Many pairs: clouds that come again are prepared once, and a pair that cannot be answered costs itself alone."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepgmr.errors import Cancelled, InvalidConfig, InvalidInput
+from deepgmr.pipeline.answer import Failure, Registration
+from deepgmr.pipeline.clouds import as_points
+from deepgmr.pipeline.pace import Progress
+from deepgmr.pipeline.scan import Scan
+
+if TYPE_CHECKING:
+    from deepgmr.pipeline.registrar import Registrar
+
+Result = Registration | Failure
+
+_SHELVED = 8  # prepared clouds that a process holds on to
+_OF_CLOUDS = ("seed", "drop_invalid")  # options that what is prepared depends on
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A cloud of a pair, and the key that tells it from others: by its content, since a caller may use arrays again."""
+
+    role: str
+    key: str
+    cloud: Any  # checked points (N, 3) of its own, a path or a `Scan`
+
+    @classmethod
+    def of(cls, role: str, cloud: Any, options: Mapping[str, Any], *, copied: bool) -> Given:
+        """Raises `InvalidCloud`. With `copied` the caller may change the cloud afterwards."""
+        how = {name: options[name] for name in _OF_CLOUDS if name in options}
+        if isinstance(cloud, Scan):
+            numbers = cloud.settings, cloud.size, cloud.radius, cloud.total, cloud.far, cloud.coarse, cloud.heaps.step
+            content = _digest(cloud.origin, cloud.heaps.sums, cloud.heaps.counts)
+            return cls(role, f"scan {content} {numbers}", cloud)
+        if isinstance(cloud, str | Path):
+            path = Path(cloud).absolute()
+            about = path.stat() if path.exists() else None
+            when = (about.st_mtime_ns, about.st_size) if about else None
+            return cls(role, f"file {path} {when} {sorted(how.items())}", cloud)
+        points = as_points(cloud, name=role, **how)
+        if copied:
+            points = np.array(points)
+        return cls(role, f"points {points.dtype} {points.shape} {_digest(points)}", points)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A pair to be registered."""
+
+    number: int
+    clouds: tuple[Given, ...]  # the source and the target
+    options: Mapping[str, Any]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(given.key for given in self.clouds)
+
+
+class Shelf:
+    """The clouds that were prepared last."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self.registrar = registrar
+        self._scans: OrderedDict[str, Scan] = OrderedDict()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(self._scans)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those that are not on the shelf; those that are stay there for the next pair."""
+        for key in self.keys.intersection(keys):
+            self._scans.move_to_end(key)
+        return [key for key in keys if key not in self._scans]
+
+    def scan(self, given: Given, options: Mapping[str, Any]) -> Scan:
+        """Raises `InvalidCloud` or `InvalidFile`."""
+        how = {name: options[name] for name in _OF_CLOUDS if name in options}
+        if given.key not in self._scans:
+            self._scans[given.key] = self.registrar.prepare(given.cloud, role=given.role, **how)
+        self._scans.move_to_end(given.key)
+        while len(self._scans) > _SHELVED:
+            self._scans.popitem(last=False)
+        return self._scans[given.key]
+
+    def answer(self, job: Job) -> Result:
+        """What `register` answers; whatever it raises is the answer, too."""
+        try:
+            source, target = (self.scan(given, job.options) for given in job.clouds)
+            return self.registrar.register(source, target, **job.options)
+        except Exception as error:  # whatever it is, it is this pair's alone
+            return Failure(error.with_traceback(None))
+
+
+def answers(
+    registrar: Registrar, pairs: Iterable[Any], workers: int, progress: Progress | None, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Result]]:
+    """See `deepgmr.iter_batch`. What is wrong with the options of all pairs is raised here and now."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InvalidConfig(f"workers must be a whole number from 1, got {workers!r}")
+    _check_options(registrar, options)
+    return _told(_answers(registrar, pairs, workers, options), pairs, progress)
+
+
+def _answers(
+    registrar: Registrar, pairs: Iterable[Any], workers: int, options: Mapping[str, Any]
+) -> Generator[tuple[int, Result], None, None]:
+    drawn = (_job(registrar, number, pair, options, workers > 1) for number, pair in enumerate(pairs))
+    if workers > 1:
+        from deepgmr.pipeline.workers import spread
+
+        yield from spread(registrar, drawn, workers)
+        return
+    shelf = Shelf(registrar)
+    for number, job in drawn:
+        yield number, shelf.answer(job) if isinstance(job, Job) else job
+
+
+def _job(
+    registrar: Registrar, number: int, pair: Any, options: Mapping[str, Any], copied: bool
+) -> tuple[int, Job | Failure]:
+    try:
+        source, target, *own = pair
+        if len(own) > 1 or not all(isinstance(each, Mapping) for each in own):
+            raise InvalidInput("a pair is (source, target) or (source, target, options)")
+        asked = {**options, **(own[0] if own else {})}
+        _check_options(registrar, asked)
+        clouds = Given.of("source", source, asked, copied=copied), Given.of("target", target, asked, copied=copied)
+        return number, Job(number, clouds, asked)
+    except Exception as error:
+        return number, Failure(error.with_traceback(None))
+
+
+def _check_options(registrar: Registrar, options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(registrar.register).parameters) - {"source", "target", "trace", "progress"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"a batch has no option {', '.join(unknown)}; the options are {', '.join(sorted(known))}")
+
+
+def _told(
+    found: Generator[tuple[int, Result], None, None], pairs: Iterable[Any], progress: Progress | None
+) -> Iterator[tuple[int, Result]]:
+    with closing(found):
+        for done, answer in enumerate(found, start=1):
+            yield answer
+            known = len(pairs) if isinstance(pairs, Sized) else done + 1
+            if progress is not None and progress("registering", done / known) is False:
+                raise Cancelled(f"stopped by `progress` after {done} pairs")
