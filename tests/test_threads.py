@@ -168,7 +168,10 @@ def test_more_threads_change_no_bit_and_a_forked_child_goes_without() -> None:
     print(again, more > 1, theirs in (None, answer(0)), deepgmr.threads.searching())
 """
     )
-    assert run(CLOUDS.replace("deepgmr\n", "deepgmr, deepgmr.threads\n", 1) + code) == "[True, True, True, True] True True 2\n"
+    assert (
+        run(CLOUDS.replace("deepgmr\n", "deepgmr, deepgmr.threads\n", 1) + code)
+        == "[True, True, True, True] True True 2\n"
+    )
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])

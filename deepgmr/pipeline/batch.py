@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,13 +19,19 @@ from deepgmr.pipeline.clouds import as_points
 from deepgmr.pipeline.pace import Progress
 from deepgmr.pipeline.scan import Scan
 
-if TYPE_CHECKING:
-    from deepgmr.pipeline.registrar import Registrar
-
 Result = Registration | Failure
 
 _SHELVED = 8  # prepared clouds that a process holds on to
 _OF_CLOUDS = ("seed", "drop_invalid")  # options that what is prepared depends on
+
+
+class Registering(Protocol):
+    """What a batch asks of a `Registrar`."""
+
+    def prepare(self, cloud: Any, *, role: str, drop_invalid: bool = False, seed: int = 0) -> Scan: ...
+
+    @property
+    def register(self) -> Callable[..., Registration]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,7 @@ class Job:
 class Shelf:
     """The clouds that were prepared last."""
 
-    def __init__(self, registrar: Registrar) -> None:
+    def __init__(self, registrar: Registering) -> None:
         self.registrar = registrar
         self._scans: OrderedDict[str, Scan] = OrderedDict()
 
@@ -112,7 +118,7 @@ class Shelf:
 
 
 def answers(
-    registrar: Registrar, pairs: Iterable[Any], workers: int, progress: Progress | None, options: Mapping[str, Any]
+    registrar: Registering, pairs: Iterable[Any], workers: int, progress: Progress | None, options: Mapping[str, Any]
 ) -> Iterator[tuple[int, Result]]:
     """See `deepgmr.iter_batch`. What is wrong with the options of all pairs is raised here and now."""
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
@@ -122,7 +128,7 @@ def answers(
 
 
 def _answers(
-    registrar: Registrar, pairs: Iterable[Any], workers: int, options: Mapping[str, Any]
+    registrar: Registering, pairs: Iterable[Any], workers: int, options: Mapping[str, Any]
 ) -> Generator[tuple[int, Result], None, None]:
     drawn = (_job(registrar, number, pair, options, workers > 1) for number, pair in enumerate(pairs))
     if workers > 1:
@@ -136,7 +142,7 @@ def _answers(
 
 
 def _job(
-    registrar: Registrar, number: int, pair: Any, options: Mapping[str, Any], copied: bool
+    registrar: Registering, number: int, pair: Any, options: Mapping[str, Any], copied: bool
 ) -> tuple[int, Job | Failure]:
     try:
         source, target, *own = pair
@@ -150,7 +156,7 @@ def _job(
         return number, Failure(error.with_traceback(None))
 
 
-def _check_options(registrar: Registrar, options: Mapping[str, Any]) -> None:
+def _check_options(registrar: Registering, options: Mapping[str, Any]) -> None:
     known = set(inspect.signature(registrar.register).parameters) - {"source", "target", "trace", "progress"}
     unknown = sorted(set(options) - known)
     if unknown:

@@ -17,14 +17,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from deepgmr.errors import DeepGMRError, WorkerDied
 from deepgmr.pipeline.answer import Failure
-from deepgmr.pipeline.batch import Job, Result, Shelf
-
-if TYPE_CHECKING:
-    from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.batch import Job, Registering, Result, Shelf
 
 _AHEAD = 4  # pairs that are drawn for every worker
 _START = "import sys; sys.path[:] = {path!r}; from deepgmr.pipeline.workers import work; work()"
@@ -32,7 +29,7 @@ _GRACE = 5.0  # seconds within which a process that has closed its pipes has end
 
 
 def spread(
-    registrar: Registrar, drawn: Iterator[tuple[int, Job | Failure]], workers: int
+    registrar: Registering, drawn: Iterator[tuple[int, Job | Failure]], workers: int
 ) -> Iterator[tuple[int, Result]]:
     """The number of a job and its answer, as they come. Raises `WorkerDied` if no worker can be started."""
     desk = _Desk(pickle.dumps(registrar))
