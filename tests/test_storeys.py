@@ -28,7 +28,7 @@ HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # is loaded before.
 DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
 # Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
-IMPURE = ("pipeline.bundle", "pipeline.saved", "pipeline.batch", "pipeline.workers", "pipeline.registrar", "threads")
+IMPURE = ("pipeline.bundle", "pipeline.saved", "pipeline.jobs", "pipeline.workers", "pipeline.registrar", "threads")
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
@@ -51,8 +51,9 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "answer",
             "bundle",
             "trace",
-            "batch",
+            "jobs",
             "workers",
+            "batch",
         ),
         "registrar",
     ),

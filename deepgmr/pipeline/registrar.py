@@ -18,10 +18,11 @@ from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
-from deepgmr.pipeline.batch import Result, answers
+from deepgmr.pipeline.batch import answers
 from deepgmr.pipeline.bundle import Bundle, whole_network
 from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
+from deepgmr.pipeline.jobs import Result
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.pace import Pace, Progress, TimeUp, check
 from deepgmr.pipeline.polish import Polished, polish

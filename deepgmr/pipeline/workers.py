@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from deepgmr.errors import DeepGMRError, WorkerDied
 from deepgmr.pipeline.answer import Failure
-from deepgmr.pipeline.batch import Job, Registering, Result, Shelf
+from deepgmr.pipeline.jobs import Job, Registering, Result, Shelf
 
 _AHEAD = 4  # pairs that are drawn for every worker
 _START = "import sys; sys.path[:] = {path!r}; from deepgmr.pipeline.workers import work; work()"

@@ -19,7 +19,7 @@ from problems_pipeline import motion, moved, shape
 import deepgmr
 from deepgmr import Failure, Registrar, Scan, Status, iter_batch, register, register_batch
 from deepgmr.errors import Cancelled, InvalidCloud, InvalidConfig, InvalidFile, TimedOut, WorkerDied
-from deepgmr.pipeline.batch import Shelf
+from deepgmr.pipeline.jobs import Shelf
 
 ROOT = Path(__file__).resolve().parents[2]
 
