@@ -26,8 +26,9 @@ WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__") 
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
-DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report")}
-IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm, what reads a file
+DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
+# Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
+IMPURE = ("pipeline.bundle", "pipeline.saved", "pipeline.jobs", "pipeline.workers", "pipeline.registrar", "threads")
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
@@ -39,6 +40,8 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "clouds",
             "frame",
             "scan",
+            "saved",
+            "pace",
             "visibility",
             "agree",
             "refine",
@@ -48,6 +51,9 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "answer",
             "bundle",
             "trace",
+            "jobs",
+            "workers",
+            "batch",
         ),
         "registrar",
     ),

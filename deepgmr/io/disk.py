@@ -83,6 +83,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(place)
+            _settle(place.parent)
     finally:
         with suppress(OSError):  # where the disk is gone, there is nothing to tidy and an error to report already
             temporary.unlink(missing_ok=True)
@@ -91,6 +92,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def reason(error: Exception) -> str:
     """What the system said, in a few words on one line."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def _settle(folder: Path) -> None:
+    """Have the disk keep a new name, too, through a loss of power; where folders cannot be asked to, nothing is lost."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _beside(place: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deepgmr.errors import TimedOut
 from deepgmr.pipeline.judge import Evidence, Status
 
 
@@ -58,6 +59,10 @@ class Registration:
         """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""
         return self.status is Status.OK
 
+    @property
+    def error(self) -> None:
+        """None: there is an answer. Of a `Failure` it says why there is none."""
+
     def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
         """Write one self-contained HTML page that shows the answer, and what speaks for and against it.
 
@@ -101,6 +106,31 @@ class Registration:
                 "notes": self.notes,
             }
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """What a batch has for a pair that could not be registered."""
+
+    error: Exception  # what `register` would have raised, or a `WorkerDied`
+
+    confidence = 0.0
+    trusted = False
+    target_from_source = None
+
+    @property
+    def status(self) -> Status:
+        """`Status.ERROR`, or `Status.TIMEOUT` where time was over before any motion was found."""
+        return Status.TIMEOUT if isinstance(self.error, TimedOut) else Status.ERROR
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and what to do."""
+        return f"{type(self.error).__name__}: {self.error}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"registered": False, "status": self.status.value, "sentence": self.sentence, "confidence": 0.0}
 
 
 def plain(value: Any) -> Any:

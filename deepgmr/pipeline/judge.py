@@ -53,6 +53,12 @@ class Status(str, Enum):
         "no motion explains the clouds well enough to be trusted; give cleaner or more overlapping clouds, "
         "or an initial motion",
     )
+    TIMEOUT = (
+        "timeout",
+        "the time was over before the search was; this is the best motion found until then, and rivals or its last "
+        "digits may have been left out; give more time or an initial motion",
+    )
+    ERROR = "error", "the pair could not be registered; see the error"  # of a `Failure`, in a batch
 
     def __new__(cls, value: str, sentence: str) -> Status:
         member = str.__new__(cls, value)

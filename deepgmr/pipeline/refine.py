@@ -11,6 +11,7 @@ import torch
 from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.procrustes import align_few
 from deepgmr.geometry.transform import RigidTransform, first_apart
+from deepgmr.pipeline.pace import check
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import RefineSettings
@@ -59,6 +60,7 @@ def descend(
 
     small_gicp's tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to move.
     """
+    check()
     if source.extent > dwarf * target.extent:
         back = np.linalg.inv(start)
         return np.linalg.inv(_align(target, source, back, reach, iterations, settled))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepgmr.errors import InvalidCloud, InvalidConfig
+from deepgmr.errors import InvalidCloud, InvalidConfig, TimedOut
 from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
+from deepgmr.pipeline.batch import answers
 from deepgmr.pipeline.bundle import Bundle, whole_network
 from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
+from deepgmr.pipeline.jobs import Result
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.near import checked
+from deepgmr.pipeline.pace import Pace, Progress, TimeUp, check
 from deepgmr.pipeline.polish import Polished, polish
 from deepgmr.pipeline.polish import observability as observe
 from deepgmr.pipeline.propose.descriptors import describe
@@ -38,8 +41,6 @@ from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, pr
 from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
 from deepgmr.pipeline.visibility import View, Views
 from deepgmr.threads import one_thread
-
-Progress = Callable[[str, float], None]
 
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
@@ -75,6 +76,11 @@ class Registrar:
         Raises `InvalidCloud`, which knows the `role`, or `InvalidFile`.
         """
         if isinstance(cloud, Scan):
+            if cloud.settings != self.settings.scan:
+                raise InvalidCloud(
+                    f"{role}: was prepared with other settings under `scan` than this registrar's; prepare it with this one",
+                    role=role,
+                )
             return cloud
         if isinstance(cloud, str | Path):
             cloud = read_cloud(cloud, seed=seed, properties=False).points
@@ -102,11 +108,12 @@ class Registrar:
         refine: bool = True,
         drop_invalid: bool = False,
         trace: Trace | None = None,
+        timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Registration:
         """Find the rigid motion that carries the source onto the target; see `deepgmr.register`."""
-        settings, report, clock = self._asked(trust, refine), progress or _silent, Clock()
-        report("describing", 0.0)
+        settings, pace, clock = self._asked(trust, refine), Pace(timeout, progress), Clock()
+        pace.report("describing", 0.0)
         with clock("scan"):
             prepared = (
                 self.prepare(cloud, role=role, drop_invalid=drop_invalid, seed=seed)
@@ -120,38 +127,61 @@ class Registrar:
             search = Search(pair, levels, prior, settings, clock, self.bundle, views)
             search.bundle = self.bundle.seen(detailed=search.detailed)
 
-        report("searching", 0.2)
-        answer = checked(search)  # where something is known that fits, there is nothing to search for
-        if answer is None:
-            for look in _looks(search):  # a harder look only where the ones before leave doubt
-                hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
-                candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
-                self._rank(search, candidates)  # by the divergence of the moved source from the target, and by gaps
-                self._settle(search)  # the foremost again, where there is more detail
-                if self._clear(search):
-                    break
-
-            report("polishing", 0.8)
-            answer = self._polish(search)  # at the resolution of the data
+        try:
+            with pace:
+                pace.report("searching", 0.2)
+                answer, cut = checked(search), False  # where what is known fits, there is nothing to search for
+                if answer is None:
+                    for look in _looks(search):  # a harder look only where the ones before leave doubt
+                        hypotheses = self._propose(look, search)  # matches, grids -> motions in closed form
+                        candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
+                        self._rank(search, candidates)  # by the divergence of the moved source, and by gaps
+                        self._settle(search)  # the foremost again, where there is more detail
+                        if self._clear(search):
+                            break
+                    pace.report("polishing", 0.8)
+                    answer = self._polish(search)  # at the resolution of the data
+                    self._weigh(search, observability=answer.observability)
+        except TimeUp:
+            answer, cut = self._cut_short(search, pace), True
             self._weigh(search, observability=answer.observability)
         evidence = search.evidence
         assert evidence is not None
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
-        report("done", 1.0)
+        status = Status.TIMEOUT if cut else status
+        pace.report("done", 1.0)
         if trace is not None:
             trace.search = search
         answered = self._answer(search, answer, evidence, status, confidence)
         return answered if trace is None else dataclasses.replace(answered, search=search)
 
-    def register_batch(self, pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
-        """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
-        return [self.register(source, target, **options) for source, target in pairs]
+    def register_batch(
+        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+    ) -> list[Result]:
+        """The answers of `iter_batch`, all of them, in the order of the pairs."""
+        return [
+            result for _, result in sorted(answers(self, pairs, workers, progress, options), key=lambda one: one[0])
+        ]
+
+    def iter_batch(
+        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+    ) -> Iterator[tuple[int, Result]]:
+        """The number of a pair and its answer, as they come; see `deepgmr.iter_batch`."""
+        return answers(self, pairs, workers, progress, options)
 
     # -- the steps ---------------------------------------------------------------------------------------------
 
     def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
         """The motions worth refining (H,), of all the rooms that a look asks."""
-        proposed = dict(self._proposed(look, search))
+        proposed = {}
+        try:
+            check()
+            for room, motions in self._proposed(look, search):
+                proposed[room] = motions
+                check()
+        except TimeUp:
+            if not any(len(motions.rotation) for motions in proposed.values()):
+                raise  # else those of the rooms asked so far are all there are
         hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
         if look.refined and len(hypotheses.rotation):
             with search.clock("first look"):
@@ -202,6 +232,7 @@ class Registrar:
         settings = search.settings
         with search.clock("refinement"):
             candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
+            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates)
         near = [motions for room, motions in search.looks[-1].proposed.items() if room in _precise(search)]
         if near:
             with search.clock("detail"):
@@ -340,6 +371,31 @@ class Registrar:
                 search.pose_terms = Terms.joined([terms, search.pose_terms[1:]])
         return answer
 
+    def _cut_short(self, search: Search, pace: Pace) -> Polished:
+        """The foremost pose so far, as it is. Raises `TimedOut` where there is none."""
+        if not len(search.poses.rotation):
+            given, last = search.prior.initial, search.looks[-1] if search.looks else None
+            found = [] if last is None else [last.candidates if len(last.candidates.rotation) else last.hypotheses]
+            motions = joined([*([] if given is None else [given[None]]), *found])
+            motions = motions[search.prior.allows(motions.rotation)]
+            if not len(motions.rotation):
+                raise TimedOut(f"no motion was found within the timeout of {pace.timeout:g} s; give more time")
+            left, _, right = torch.linalg.svd(motions.rotation)  # a network's are rounded to float32
+            motions = RigidTransform(left @ right, motions.translation)
+            search.poses, search.finest = motions, search.levels
+            search.pose_terms = measure(motions, *search.levels, search.rank, views=search.views)
+            self._order(search, search.rank.poses)
+        answer = polish(
+            *search.levels,
+            search.poses[0],
+            sparse=search.levels[0],
+            reach=max(level.spacing for level in search.levels),
+            settings=dataclasses.replace(search.settings.polish, iterations=0),
+            refinement=search.settings.refine,
+        )
+        search.overlap, search.evidence = float(search.pose_terms.source_overlap[0]), None
+        return answer
+
     def _answer(
         self, search: Search, answer: Polished, evidence: Evidence, status: Status, confidence: float
     ) -> Registration:
@@ -407,22 +463,36 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     drop_invalid          leave out points with NaN or infinite coordinates instead of raising
     trace                 a `Trace`, which then holds what was proposed, what became of it, and where the time went;
                           the answer can then be shown: `Registration.report`
-    progress              called with (stage, fraction done)
+    timeout               seconds after which the best motion so far is the answer, with `Status.TIMEOUT`: it is not one to
+                          act on unseen. Looked at between steps and within long ones, so overstepped by a part of one
+    progress              called often with (stage, fraction done); returns False to have `Cancelled` raised
 
     `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises
     `InvalidCloud`, `InvalidFile`, `InvalidTransform` or `InvalidConfig` for input that cannot be used; geometry that
-    cannot be answered is answered, with its `status`.
+    cannot be answered is answered, with its `status`. Raises `TimedOut` where time was over before any motion was found.
     """
     return Registrar.load("default").register(source, target, **options)
 
 
-def register_batch(pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
-    """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
-    return Registrar.load("default").register_batch(pairs, **options)
+def iter_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> Iterator[tuple[int, Result]]:
+    """Register many pairs: the number of a pair, from 0, and its answer, as they come, the same as one by one.
+
+    pairs     (source, target), or (source, target, options) with options of `register` for this pair alone; drawn as
+              they are needed, a few ahead
+    workers   processes that share the work; 1 works in this one. Each takes a second or two to start
+    progress  called with ("registering", fraction done) after each pair, of the number that are known; returns False
+              to have `Cancelled` raised
+    options   of `register`, for all pairs, but `trace`
+
+    A cloud that comes again is prepared once (by every worker that meets it), as long as it is among the last few. A
+    pair that cannot be registered, or whose worker dies, has a `Failure` for an answer, with its `error`; the others go on.
+    """
+    return Registrar.load("default").iter_batch(pairs, workers=workers, **options)
 
 
-def _silent(stage: str, done: float) -> None:
-    pass
+def register_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> list[Result]:
+    """Register many pairs: the answers of `iter_batch`, all of them, in the order of the pairs."""
+    return Registrar.load("default").register_batch(pairs, workers=workers, **options)
 
 
 def _looks(search: Search) -> Iterator[LookSettings]:

@@ -17,6 +17,7 @@ import scipy.fft
 import torch
 
 from deepgmr.geometry.transform import RigidTransform, first_apart
+from deepgmr.pipeline.pace import check
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import CorrelationSettings
@@ -68,6 +69,7 @@ def correlated_motions(
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
     heights, shifts, chosen = [], [], []
     for number, turn in enumerate(turns.rotations):
+        check()
         turned = (grid @ turn) @ source.points.T
         start = turned.min(axis=1)
         room = turned.max(axis=1) - start + extent  # free of wrapping round
