@@ -4,50 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from deepgmr.errors import InvalidCloud, InvalidConfig, TimedOut
-from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.io import read_cloud, read_transform
-from deepgmr.pipeline.agree import consistent_motions
-from deepgmr.pipeline.answer import Alternative, Registration, Stats
+from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.batch import answers
-from deepgmr.pipeline.bundle import Bundle, whole_network
-from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
-from deepgmr.pipeline.detail import sharpen
+from deepgmr.pipeline.bundle import Bundle
+from deepgmr.pipeline.clouds import as_points, check_units
 from deepgmr.pipeline.jobs import Result
-from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
+from deepgmr.pipeline.judge import Status, judge
+from deepgmr.pipeline.looks import looks, propose, rank, refined
 from deepgmr.pipeline.near import checked
-from deepgmr.pipeline.pace import Pace, Progress, TimeUp, check
-from deepgmr.pipeline.polish import Polished, polish
-from deepgmr.pipeline.polish import observability as observe
-from deepgmr.pipeline.propose.descriptors import describe
+from deepgmr.pipeline.pace import Pace, Progress, TimeUp
 from deepgmr.pipeline.propose.given import Prior
-from deepgmr.pipeline.propose.grid import coarse, grid_motions
-from deepgmr.pipeline.propose.learned import match_nodes
-from deepgmr.pipeline.propose.matches import Matches, match
-from deepgmr.pipeline.propose.mixtures import mixture_motion
-from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure, met
-from deepgmr.pipeline.refine import refine
-from deepgmr.pipeline.scan import Level, Pair, Scan
-from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
-from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
-from deepgmr.pipeline.visibility import View, Views
+from deepgmr.pipeline.scan import Pair, Scan
+from deepgmr.pipeline.settings import Settings, preset
+from deepgmr.pipeline.settle import clear, cut_short, polished, settle, weigh_first
+from deepgmr.pipeline.told import told
+from deepgmr.pipeline.trace import Clock, Search, Trace
+from deepgmr.pipeline.visibility import views_of
 from deepgmr.threads import one_thread
 
-_OTHER_FRONT_END = (
-    "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
-)
-_CHECKED = "the initial motion fits: it was refined, and nothing else was searched for"
-_NOT_CHECKED = "the initial motion does not fit well enough to be relied on: other motions were searched for, too"
-_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -121,8 +101,9 @@ class Registrar:
             )
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
-            prior = _prior(pair, settings, initial, initial_covariance, max_rotation_degrees)
-            views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
+            known = read_transform(initial) if isinstance(initial, str | Path) else initial
+            prior = Prior.of(pair, settings.initial, known, initial_covariance, max_rotation_degrees)
+            views = views_of(pair, settings.visibility, source_origin=source_origin, target_origin=target_origin)
             levels = pair.levels()  # each cloud as a mixture of disks
             search = Search(pair, levels, prior, settings, clock, self.bundle, views)
             search.bundle = self.bundle.seen(detailed=search.detailed)
@@ -132,19 +113,19 @@ class Registrar:
                 pace.report("searching", 0.2)
                 answer, cut = checked(search), False  # where what is known fits, there is nothing to search for
                 if answer is None:
-                    for look in _looks(search):  # a harder look only where the ones before leave doubt
-                        hypotheses = self._propose(look, search)  # matches, grids -> motions in closed form
-                        candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
-                        self._rank(search, candidates)  # by the divergence of the moved source, and by gaps
-                        self._settle(search)  # the foremost again, where there is more detail
-                        if self._clear(search):
+                    for look in looks(search):  # a harder look only where the ones before leave doubt
+                        hypotheses = propose(look, search)  # matches, grids -> motions in closed form
+                        candidates = refined(look, search, hypotheses)  # local minima of the divergence
+                        rank(search, candidates)  # by the divergence of the moved source, and by gaps
+                        settle(search)  # the foremost again, where there is more detail
+                        if clear(search):
                             break
                     pace.report("polishing", 0.8)
-                    answer = self._polish(search)  # at the resolution of the data
-                    self._weigh(search, observability=answer.observability)
+                    answer = polished(search)  # at the resolution of the data
+                    weigh_first(search, observed=answer.observability)
         except TimeUp:
-            answer, cut = self._cut_short(search, pace), True
-            self._weigh(search, observability=answer.observability)
+            answer, cut = cut_short(search, pace.timeout), True
+            weigh_first(search, observed=answer.observability)
         evidence = search.evidence
         assert evidence is not None
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
@@ -152,7 +133,7 @@ class Registrar:
         pace.report("done", 1.0)
         if trace is not None:
             trace.search = search
-        answered = self._answer(search, answer, evidence, status, confidence)
+        answered = told(search, answer, status, confidence, self.bundle)
         return answered if trace is None else dataclasses.replace(answered, search=search)
 
     def register_batch(
@@ -168,266 +149,6 @@ class Registrar:
     ) -> Iterator[tuple[int, Result]]:
         """The number of a pair and its answer, as they come; see `deepgmr.iter_batch`."""
         return answers(self, pairs, workers, progress, options)
-
-    # -- the steps ---------------------------------------------------------------------------------------------
-
-    def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
-        """The motions worth refining (H,), of all the rooms that a look asks."""
-        proposed = {}
-        try:
-            check()
-            for room, motions in self._proposed(look, search):
-                proposed[room] = motions
-                check()
-        except TimeUp:
-            if not any(len(motions.rotation) for motions in proposed.values()):
-                raise  # else those of the rooms asked so far are all there are
-        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
-        if look.refined and len(hypotheses.rotation):
-            with search.clock("first look"):
-                scores = first_look(hypotheses, *search.levels, search.settings.rank)
-                hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        tried = [room for room in _TRIED if room != "correlated" or room not in _precise(search)]
-        hypotheses = joined([*(proposed[room] for room in tried if room in proposed), hypotheses])
-        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
-        return hypotheses
-
-    def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
-        settings, levels, clock = search.settings, search.levels, search.clock
-        if look.mixtures:
-            with clock("mixtures"):
-                yield "mixtures", mixture_motion(whole_network(), *levels)
-        if look.learned:
-            with clock("network"):
-                found = match_nodes(self.bundle.network, *levels)
-            yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
-        if look.described:
-            seen = search.pair.levels(look.detail) if look.detail else levels
-            propose, agree = settings.propose, settings.agree
-            with clock("histograms"):
-                a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
-                matches = match(a, b, propose)
-            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance)
-            yield "described", _agreed(matches, seen, search, tolerance=tolerance)
-        if look.grid:
-            propose = settings.propose
-            with clock("rotation grid"):
-                p, q = (coarse(level, propose) for level in levels)
-                motions = grid_motions(
-                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
-                )
-            yield "grid", motions
-        if look.correlated:
-            with clock("correlation"):
-                motions = search.correlated(evident=look.evident)
-            yield "correlated", motions[: look.correlated]
-        if search.prior.initial is not None:
-            yield "given", search.prior.initial[None]
-        elif look.refined and not search.looks:
-            yield "as they are", search.pair.enter(np.eye(4)[None])
-
-    def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
-        if not look.refined or not len(hypotheses.rotation):
-            return search.prior.apply(hypotheses)
-        settings = search.settings
-        with search.clock("refinement"):
-            candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
-            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates)
-        near = [motions for room, motions in search.looks[-1].proposed.items() if room in _precise(search)]
-        if near:
-            with search.clock("detail"):
-                spacing = max(level.spacing for level in search.ranked)
-                sharpened = sharpen(
-                    joined(near),
-                    *search.ranked,
-                    reach=max(settings.detail.cells * search.cell, spacing),
-                    prior=search.prior,
-                    settings=settings.detail,
-                    refinement=settings.refine,
-                )
-                candidates = joined([sharpened, candidates])
-        return candidates
-
-    def _rank(self, search: Search, candidates: RigidTransform) -> None:
-        """Measure the new candidates where there is more detail, and put all of them in order."""
-        settings = search.rank
-        with search.clock("ranking"):
-            terms = measure(candidates, *search.ranked, settings, views=search.views)
-            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
-            search.terms = Terms.joined([search.terms, terms])
-            search.candidates = joined([search.candidates, candidates])
-
-    def _settle(self, search: Search) -> None:
-        """Follow the most plausible poses to finer levels until one stands out or the detail ends; weigh the first."""
-        settings, rank = search.settings.detail, search.rank
-        with search.clock("detail"):
-            search.finest, search.poses, search.pose_terms = search.ranked, search.candidates, search.terms
-            search.least = 0.0
-            self._order(search, rank.poses if not search.detailed else settings.finalists)
-            before, least = search.levels, 0.0
-            for levels in search.finer(search.levels):
-                if before is not search.levels:
-                    if len(search.pose_terms) < 2:
-                        break
-                    # what is bent or noisy meets no more closely than it did
-                    unit = max(least, *(level.spacing for level in before))
-                    least = settings.noise * unit * math.exp(float(search.pose_terms.misfit[0]))
-                    if least > settings.least_gain * unit:
-                        break
-                poses = sharpen(
-                    search.poses,
-                    *levels,
-                    reach=max(level.spacing for level in before),
-                    prior=search.prior,
-                    settings=settings,
-                    refinement=search.settings.refine,
-                )
-                search.finest, search.poses, search.least = levels, poses, least
-                search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
-                self._order(search, settings.finalists)
-                before = levels
-        evidence = self._weigh(search)
-        search.looks[-1] = dataclasses.replace(search.looks[-1], pose=search.poses[0], evidence=evidence)
-
-    def _order(self, search: Search, count: int) -> None:
-        """The poses that are different, most plausible first."""
-        settings = search.settings
-        near = settings.search.same_distance
-        if search.detailed:
-            near = min(near, settings.detail.same * max(level.spacing for level in search.levels))
-        plausibility = search.bundle.ranking.plausibility(search.pose_terms)
-        order = distinct(search.poses, plausibility, count, angle=settings.rank.rival_angle, distance=near)
-        if search.detailed:
-            order = order[plausibility[order] >= plausibility[order[0]] - settings.detail.behind]
-        search.poses, search.pose_terms = search.poses[order], search.pose_terms[order]
-
-    def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
-        """The evidence for the first pose against the others."""
-        settings, levels, poses, before = search.settings, search.levels, search.poses, search.evidence
-        if observability is None:
-            before = None
-        elif before is not None and search.detailed:  # its rivals are as sharp as it was: it is not to gain on them
-            search.evidence = dataclasses.replace(before, observability=observability)
-            return search.evidence
-        with search.clock("judgement"):
-            known = settings.judge.typical_observability if observability is None else observability
-            if observability is None and search.detailed:
-                radius = settings.rank.seen * max(level.spacing for level in search.ranked)
-                known = observe(*search.ranked, poses[0], radius=radius)
-            evidence = weigh(
-                poses,
-                search.pose_terms,
-                search.bundle.ranking,
-                search.ranked,
-                settings.rank,
-                detailed=search.detailed,
-                observability=known,
-            )
-            if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
-                evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
-            if before is not None and math.isfinite(before.accidents):  # the polish makes the meeting no rarer
-                evidence = dataclasses.replace(evidence, accidents=before.accidents)
-            elif observability is not None or self._sure(evidence, search):  # else nothing hangs on it
-                chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
-                evidence = dataclasses.replace(evidence, accidents=chance)
-        search.evidence = evidence
-        return evidence
-
-    def _clear(self, search: Search) -> bool:
-        """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
-        evidence, settings = search.evidence, search.settings
-        if evidence is None or min(map(len, search.levels)) <= settings.search.few:
-            return False
-        whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
-        whole = whole and not search.detailed  # a room turned round overlaps wholly, too
-        return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, search))
-
-    def _sure(self, evidence: Evidence, search: Search) -> bool:
-        settings = search.settings
-        clear = settings.search.clear if not search.detailed else settings.search.clear_detailed
-        return search.bundle.confidence.probability(evidence, settings.judge) > clear
-
-    def _polish(self, search: Search) -> Polished:
-        """The winner at the resolution of the data; it takes its own place among the candidates."""
-        settings = search.settings
-        reached = search.levels if not search.detailed or search.finest is None else search.finest
-        with search.clock("polish"):
-            polished = functools.partial(
-                polish,
-                *search.fine(settings.polish.components),
-                search.poses[0],
-                sparse=reached[0].balanced(settings.detail.moved),
-                reach=settings.polish.reach * max(level.spacing for level in reached),
-                refinement=settings.refine,
-            )
-            answer = polished(settings=settings.polish)
-            if not search.prior.allows(answer.target_from_source.rotation):
-                answer = polished(settings=dataclasses.replace(settings.polish, iterations=0))
-            final = answer.target_from_source[None]
-            search.poses = joined([final, search.poses[1:]])
-            search.overlap = float(met(final, *search.ranked, search.rank))
-            if not search.detailed:
-                terms = measure(final, *search.levels, search.rank)
-                search.pose_terms = Terms.joined([terms, search.pose_terms[1:]])
-        return answer
-
-    def _cut_short(self, search: Search, pace: Pace) -> Polished:
-        """The foremost pose so far, as it is. Raises `TimedOut` where there is none."""
-        if not len(search.poses.rotation):
-            given, last = search.prior.initial, search.looks[-1] if search.looks else None
-            found = [] if last is None else [last.candidates if len(last.candidates.rotation) else last.hypotheses]
-            motions = joined([*([] if given is None else [given[None]]), *found])
-            motions = motions[search.prior.allows(motions.rotation)]
-            if not len(motions.rotation):
-                raise TimedOut(f"no motion was found within the timeout of {pace.timeout:g} s; give more time")
-            left, _, right = torch.linalg.svd(motions.rotation)  # a network's are rounded to float32
-            motions = RigidTransform(left @ right, motions.translation)
-            search.poses, search.finest = motions, search.levels
-            search.pose_terms = measure(motions, *search.levels, search.rank, views=search.views)
-            self._order(search, search.rank.poses)
-        answer = polish(
-            *search.levels,
-            search.poses[0],
-            sparse=search.levels[0],
-            reach=max(level.spacing for level in search.levels),
-            settings=dataclasses.replace(search.settings.polish, iterations=0),
-            refinement=search.settings.refine,
-        )
-        search.overlap, search.evidence = float(search.pose_terms.source_overlap[0]), None
-        return answer
-
-    def _answer(
-        self, search: Search, answer: Polished, evidence: Evidence, status: Status, confidence: float
-    ) -> Registration:
-        pair, settings = search.pair, search.settings
-        rivals = slice(1, settings.judge.rivals + 1)
-        others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
-        units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
-        return Registration(
-            target_from_source=pair.undo(answer.target_from_source),
-            confidence=confidence,
-            covariance=_covariance(answer, pair, settings.polish),
-            overlap=search.overlap,
-            status=status,
-            sentence=status.sentence if units is None or status is Status.OK else units,
-            score=evidence.score,
-            evidence=evidence,
-            stats=Stats(
-                looks=len(search.looks),
-                hypotheses=len(search.terms),
-                components=(len(search.levels[0]), len(search.levels[1])),
-                milliseconds=search.clock.milliseconds,
-                bundle=self.bundle.id,
-            ),
-            alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
-            sketch=_sketch(search, answer.target_from_source),
-            notes=(
-                *([units] if units else []),
-                *([] if search.prior.initial is None else [_CHECKED if not search.looks else _NOT_CHECKED]),
-                *_notes(source=pair.source, target=pair.target),
-                *([] if settings.scan == self.bundle.settings.scan else [_OTHER_FRONT_END]),
-            ),
-        )
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:
         settings = self.settings
@@ -493,111 +214,3 @@ def iter_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> Ite
 def register_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> list[Result]:
     """Register many pairs: the answers of `iter_batch`, all of them, in the order of the pairs."""
     return Registrar.load("default").register_batch(pairs, workers=workers, **options)
-
-
-def _looks(search: Search) -> Iterator[LookSettings]:
-    """Those that could find more than the first."""
-    settings, scans = search.settings.search, (search.pair.source, search.pair.target)
-    points, ratio = max(len(scan.heaps) for scan in scans), search.pair.size_ratio
-    for number, look in enumerate(settings.looks if not search.detailed else settings.detailed):
-        if number and max(ratio, 1 / ratio) > settings.unlike:
-            return  # no look finds the motion between millimetres and inches
-        if look.detail and points < settings.finer * max(map(len, search.levels)):
-            continue  # there is no finer detail to look at
-        yield look
-
-
-def _precise(search: Search) -> tuple[str, ...]:
-    """The rooms whose motions are so near that a wide fit of few components would only spoil them."""
-    if not search.detailed:
-        return ()
-    reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
-    peaks = 0 < search.settings.detail.cells * search.cell <= reach
-    return _TRIED if peaks else _TRIED[:2]
-
-
-def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:
-    """The motions (H,) that matches agree on."""
-    settings = search.settings.agree
-    search.matches.append(Met.of(len(search.looks), matches, levels, tolerance))
-    with search.clock("consistency"):
-        motions, agreement = consistent_motions(matches, *levels, search.prior, settings, tolerance=tolerance)
-        return motions[_distinct_hypotheses(motions, agreement, settings.kept, search)]
-
-
-def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
-    settings = search.settings.search
-    return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
-
-
-def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.ndarray:
-    """From the frame (about the target's centre, unit scale) to the units and origin of the target.
-
-    A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
-    """
-    change = np.eye(6)
-    change[3:, 3:] *= pair.scale
-    change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
-    covariance = change @ answer.covariance(settings) @ change.T
-    return (covariance + covariance.T) / 2
-
-
-def _prior(pair: Pair, settings: Settings, initial: Any, covariance: Any, max_rotation_degrees: float | None) -> Prior:
-    degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
-    if not 0 < degrees <= 180:
-        raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
-    if initial is None:
-        if covariance is not None:
-            raise InvalidConfig("initial_covariance says how far `initial` may be off, and there is none; give both")
-        return Prior(None, math.radians(degrees))
-    if isinstance(initial, str | Path):
-        initial = read_transform(initial)
-    known = pair.enter(rigid_matrix(initial, "initial"))
-    if covariance is None:
-        return Prior(known, math.radians(degrees), settings.initial.reach)
-    return Prior(known, math.radians(degrees), settings.initial.deviations * _spread(covariance, pair))
-
-
-def _spread(covariance: Any, pair: Pair) -> float:
-    """How far, in frame units, a motion of a covariance (6, 6) puts points from where they belong: a root mean square."""
-    given = np.asarray(covariance, dtype=np.float64)
-    if given.shape != (6, 6) or not np.isfinite(given).all() or np.linalg.eigvalsh((given + given.T) / 2)[0] < 0:
-        raise InvalidConfig(
-            "initial_covariance must be (6, 6) of (rotation vector, translation), finite and positive semi-definite, "
-            f"got shape {given.shape}: {given.tolist()}"
-        )
-    carried = np.eye(6)  # a perturbation y -> y + w x y + v moves the centre of the target by v + w x centre
-    carried[3:, :3] = -hat(torch.from_numpy(pair.target.origin)).numpy()
-    about = carried @ given @ carried.T
-    radius = pair.scale / 2
-    return float(np.sqrt(np.trace(about[3:, 3:]) + 2 / 3 * radius**2 * np.trace(about[:3, :3])) / pair.scale)
-
-
-def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:
-    """Both clouds as their sensors saw them, where it is known from where."""
-    views: list[View | None] = []
-    for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
-        if origin is None:
-            views.append(None)
-            continue
-        place = as_point(origin, name)
-        views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings.visibility))
-    return views[0], views[1]
-
-
-def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
-    """The components of the moved source (J, 3) and of the target (K, 3), float32."""
-    source, target = (level.means for level in search.levels)
-    return motion.to(source.dtype).apply(source).numpy(), target.numpy()
-
-
-def _notes(**scans: Scan) -> Iterator[str]:
-    """What was odd about the clouds."""
-    for role, scan in scans.items():
-        if scan.far:
-            yield f"{scan.far:,} points of the {role} lie far outside the rest and were left out"
-        if scan.coarse is not None:
-            yield (
-                f"the coordinates of the {role} come in steps of {scan.coarse:g}, all that float32 keeps so far from the "
-                "origin; subtract an offset in double precision before storing them as float32"
-            )

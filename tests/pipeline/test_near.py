@@ -10,7 +10,7 @@ import deepgmr
 from deepgmr.datasets.pairs.kinds import Case, cases
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import so3_exp
-from deepgmr.pipeline.registrar import _spread
+from deepgmr.pipeline.propose.given import _spread
 from deepgmr.pipeline.scan import Pair, Scan
 
 
