@@ -28,7 +28,7 @@ class Terms:
     looseness: Tensor  # (H,) the same, of all counterparts within reach
     bend: Tensor  # (H,) log of the root mean square disagreement of the normals
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
-    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one
+    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one, 1: as by chance
     shared: Tensor  # (H,) log of the share of the components with a counterpart
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
@@ -54,6 +54,7 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
+_STREWN = 0.05  # of 4 p (1 - p), below which it does not matter how it is strewn about
 RANKED = {  # the terms that plausibility weighs: whether the more of it there is, the more (+1) or the less plausible (-1)
     "score": 1,
     "misfit": -1,
@@ -280,8 +281,10 @@ def _local(source: Level, target: Level, contact: _Contact, spacing: float, sett
 def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:
     """How mixed (H,) what has a counterpart and what has none lie: the mean of 4 p (1 - p) over patches (J, K).
 
-    p is the share of a patch with a counterpart. Partial overlap ends somewhere, so it costs the patches at its edge;
-    a thing that stands amid what fits, and fits nothing, costs all of them.
+    p is the share of a patch with a counterpart. As a share of what it is where both are strewn about: partial overlap
+    ends somewhere, so it costs the patches at its edge; a thing that stands amid what fits, and fits nothing, costs all
+    of its own.
     """
     share = seen.to(torch.float32)[:, patches].mean(-1)
-    return (4 * share * (1 - share)).mean(-1)
+    whole = seen.to(torch.float32).mean(-1)
+    return (4 * share * (1 - share)).mean(-1) / (4 * whole * (1 - whole) + _STREWN)
