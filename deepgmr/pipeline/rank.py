@@ -54,7 +54,6 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-_STREWN = 0.05  # of 4 p (1 - p), below which it does not matter how it is strewn about
 RANKED = {  # the terms that plausibility weighs: whether the more of it there is, the more (+1) or the less plausible (-1)
     "score": 1,
     "misfit": -1,
@@ -267,7 +266,7 @@ def _side(
         "looseness": typical("looseness", contact.across / unit, within),
         "bend": typical("bend", 1 - contact.cosine, seen),
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
-        "contradiction": _contradiction(seen, source.patches(settings.patch)),
+        "contradiction": _contradiction(seen, source.patches(settings.patch), settings.strewn),
         "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
@@ -278,13 +277,13 @@ def _local(source: Level, target: Level, contact: _Contact, spacing: float, sett
     return torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
 
 
-def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:
+def _contradiction(seen: Tensor, patches: Tensor, strewn: float) -> Tensor:
     """How mixed (H,) what has a counterpart and what has none lie: the mean of 4 p (1 - p) over patches (J, K).
 
     p is the share of a patch with a counterpart. As a share of what it is where both are strewn about: partial overlap
     ends somewhere, so it costs the patches at its edge; a thing that stands amid what fits, and fits nothing, costs all
-    of its own.
+    of its own. Less than `strewn` of either is too little to tell.
     """
     share = seen.to(torch.float32)[:, patches].mean(-1)
     whole = seen.to(torch.float32).mean(-1)
-    return (4 * share * (1 - share)).mean(-1) / (4 * whole * (1 - whole) + _STREWN)
+    return (4 * share * (1 - share)).mean(-1) / (4 * whole * (1 - whole) + strewn)

@@ -164,6 +164,7 @@ class RankSettings:
     stretch: float = 3.0  # times the spacing that surfaces may be sampled more sparsely here and there
     asked: int = 1200  # components of either surface that are asked for their counterparts
     patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
+    strewn: float = 0.05  # four times the share of either below which it says little how it is strewn about
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
     by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
