@@ -75,17 +75,25 @@ def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
     surface = cloud.triangles
     if surface is None:
         return cloud
-    trimesh = extra("trimesh", "meshes", f"{path}: drawing points on a mesh")
-    vertices, faces = surface.vertices, surface.faces
+    extra("trimesh", "meshes", f"{path}: drawing points on a mesh")
+    try:
+        return replace(cloud, points=drawn(surface.vertices, surface.faces, seed), properties={})
+    except ValueError as error:
+        raise InvalidFile(f"{path}: {error}") from None
+
+
+def drawn(vertices: np.ndarray, faces: np.ndarray, seed: int) -> np.ndarray:
+    """SAMPLES points (S, 3) float64 on triangles (F, 3) between vertices (V, 3). Raises ValueError where there are none."""
     if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
         wrong = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InvalidFile(
-            f"{path}: a face refers to vertex {wrong:,} but there are {len(vertices):,}; it is damaged, export it again"
+        raise ValueError(
+            f"a face refers to vertex {wrong:,} but there are {len(vertices):,}; it is damaged, export it again"
         )
-    used = vertices[faces]  # (F, 3, 3)
+    used = vertices[faces].astype(np.float64)  # (F, 3, 3)
     if not np.isfinite(used).all():
         count = int((~np.isfinite(vertices).all(axis=1)).sum())
-        raise InvalidFile(f"{path}: {count:,} of the mesh's {len(vertices):,} vertices are not finite; repair the mesh")
+        raise ValueError(f"{count:,} of the mesh's {len(vertices):,} vertices are not finite; repair the mesh")
+    trimesh = extra("trimesh", "meshes", "drawing points on a mesh")
     with quiet("trimesh"):
         # Areas are products of coordinates, so far from the origin they are taken from the mesh's middle.
         middle = used.reshape(-1, 3).mean(axis=0) if faces.size else np.zeros(3)
@@ -93,9 +101,9 @@ def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
         area = float(mesh.area) if faces.size else 0.0
         if not 0.0 < area < np.inf:
             size = "no area" if not area > 0.0 else "an area beyond float64"
-            raise InvalidFile(f"{path}: the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
+            raise ValueError(f"the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
         points, _ = trimesh.sample.sample_surface(mesh, SAMPLES, seed=seed)
-    return replace(cloud, points=np.asarray(points, np.float64) + middle, properties={})
+    return np.asarray(points, np.float64) + middle
 
 
 def write_mesh(stream: BinaryIO, cloud: CloudFile, suffix: str) -> list[str]:
