@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from deepgmr.io.meshes import drawn
+from deepgmr.io.splats import components, is_splat
+
+FAINT = 0.1  # of the heaviest component, below which one is haze and no surface
 
 # sensor_msgs/PointField: what the numbers of `datatype` stand for
 _KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -17,9 +20,10 @@ def coordinates(cloud: Any, *, seed: int = 0) -> np.ndarray:
     """The coordinates that an object holds, in the type and the shape they have there; a mesh is sampled by `seed`.
 
     Knows NumPy arrays, torch tensors, Open3D, trimesh and pyvista clouds and meshes, laspy (and whatever else has `x`,
-    `y` and `z`), ROS messages `PointCloud2`, and everything with `points` or that NumPy takes for an array. Rows that
-    the object itself declares invalid are left out: those masked in a masked array, and those without finite coordinates
-    in a `PointCloud2` that says it is not dense. Raises ValueError, or what the object raises when it is asked.
+    `y` and `z`), ROS messages `PointCloud2`, mixtures and splats, and everything with `points` or that NumPy takes for an
+    array. Components stand for as many points as their areas ask for. Rows that the object itself declares invalid are
+    left out: those masked in a masked array, and those without finite coordinates in a `PointCloud2` that says it is not
+    dense. Raises ValueError, or what the object raises when it is asked.
     """
     if isinstance(cloud, np.ma.MaskedArray):
         return _unmasked(cloud)
@@ -112,7 +116,33 @@ def _from_columns(cloud: Any, seed: int) -> np.ndarray:
 
 
 def _from_points(cloud: Any, seed: int) -> np.ndarray:
-    return coordinates(cloud.points)
+    return coordinates(cloud.points, seed=seed)
+
+
+def _from_file(cloud: Any, seed: int) -> np.ndarray:
+    if not is_splat(cloud.properties):
+        return np.asarray(cloud.points)
+    opacities, covariances = components(cloud.properties)
+    return _from_components(opacities, cloud.points, covariances)
+
+
+def _from_mixture(cloud: Any, seed: int) -> np.ndarray:
+    weights, means, covariances = (
+        part.detach().cpu().double().numpy() for part in (cloud.weights, cloud.means, cloud.covariances)
+    )
+    if means.ndim != 2 or means.shape[1] != 3:
+        raise ValueError(f"one mixture in three dimensions is a cloud, got means of shape {means.shape}")
+    return _from_components(weights, means, covariances)
+
+
+def _from_components(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """Points of the components that weigh something; one that is not finite is a point that is not."""
+    from deepgmr.mixture.spread import enough, spread  # here: torch takes long to import
+
+    finite = np.isfinite(means).all(axis=1) & np.isfinite(covariances).all(axis=(1, 2)) & np.isfinite(weights)
+    seen = finite & (weights > 0) & (weights >= FAINT * weights[finite].max(initial=0.0))
+    points = spread(means[seen], covariances[seen], enough(int(seen.sum())))
+    return np.concatenate([points, np.full((len(means) - int(finite.sum()), 3), np.nan)])
 
 
 # What an object must offer to be read so; the first that fits.
@@ -125,6 +155,8 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Any, int], np.ndarray]], ...] =
     (("vertices", "bounds"), _from_trimesh),
     (("vertices", "triangles"), _from_open3d_mesh),
     (("n_points", "points"), _from_pyvista),
+    (("weights", "means", "covariances"), _from_mixture),
     (("x", "y", "z"), _from_columns),
+    (("points", "properties"), _from_file),
     (("points",), _from_points),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig
+from deepgmr.errors import InvalidCloud, InvalidConfig, MissingDependency
 from deepgmr.geometry.voxels import blocks, scattered
 from deepgmr.io.disk import reason
 from deepgmr.io.objects import coordinates
@@ -42,8 +42,9 @@ def as_points(
 
     Takes a NumPy array ((N, 3), (H, W, 3) as depth cameras give, or structured with the fields x, y, z), a torch tensor,
     nested lists, what `deepgmr.read_cloud` returns, clouds and meshes of Open3D (legacy or tensor), trimesh and pyvista
-    (meshes are sampled on their surface, by `seed`), `laspy.LasData`, and a ROS `PointCloud2`; of the latter, unless it
-    is dense, and of masked arrays the rows that hold no point are left out.
+    (meshes are sampled on their surface, by `seed`), `laspy.LasData`, a ROS `PointCloud2`, and a `GaussianMixture` or a
+    splat that was read from a file. Of a `PointCloud2`, unless it is dense, and of masked arrays the rows that hold no
+    point are left out.
 
     Raises `InvalidCloud`, naming `name` and, where that is one of `ROLES`, with it as its `role`, for anything but
     numbers of shape (N, 3), for integers that no float64 holds, for fewer than `minimum` points, for coordinates that
@@ -179,13 +180,13 @@ def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
     """The raw coordinate array inside whatever was given."""
     try:
         return coordinates(cloud, seed=seed)
-    except (DeepGMRError, MemoryError):
+    except (MissingDependency, MemoryError):
         raise
     except Exception as error:  # whatever an object raises that is asked for its points
         raise _refused(
             name,
             f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
-            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, or a path",
+            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path",
         ) from error
 
 

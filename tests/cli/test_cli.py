@@ -180,7 +180,7 @@ def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -
         trimesh.creation.box((1.0, 2.0, 3.0)).export(box)
         for seed in ("7", "7", "8"):
             assert cli.register_main([box, box, "--seed", seed]) == 0
-        one, again, other = (call["source"] for call in standin.calls[-3:])
+        one, again, other = (call["source"].points for call in standin.calls[-3:])
         np.testing.assert_array_equal(one, again)
         assert one.shape == other.shape and not (one == other).all(axis=1).any()
 
