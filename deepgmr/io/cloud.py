@@ -97,10 +97,16 @@ def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
 
 
 def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return points @ matrix[:3, :3].T + matrix[:3, 3]  # (N, 3), float64 throughout
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN stays NaN
+        return points @ matrix[:3, :3].T + matrix[:3, 3]  # (N, 3), float64 throughout
 
 
 def _rotated(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _turned(properties, rotation)
+
+
+def _turned(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
     result = turned(properties, rotation)
     for names in NORMAL_COLUMNS:
         if all(name in result and result[name].ndim == 1 for name in names):

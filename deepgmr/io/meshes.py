@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile, Triangles, flat_columns, stored_coordinates
+from deepgmr.io.disk import check_growth
 from deepgmr.io.quiet import quiet
 
 SAMPLES = 20_000  # points drawn from a surface: enough for any stage of a registration
@@ -30,6 +34,8 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
                 f"has {len(data):,} bytes; it is truncated or corrupt, export it again"
             )
     try:
+        if kind in ("glb", "gltf"):
+            _check_gltf(path, data)
         # GLTF may refer to files beside it; everything else is read from memory
         source: Any = str(path) if kind == "gltf" else io.BytesIO(data)
         with quiet("trimesh"):
@@ -40,6 +46,8 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
                 _rows(g.vertices, np.float64) for g in scene.geometry.values() if isinstance(g, trimesh.PointCloud)
             ]
             colours = _vertex_colours(mesh) if len(faces) else {}
+    except InvalidFile:
+        raise
     except Exception as error:  # trimesh raises whatever its parsers meet in a damaged file
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise InvalidFile(
@@ -53,6 +61,32 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
     stored = np.dtype(np.float32 if kind in ("stl", "glb", "gltf") else np.float64)
     surface = Triangles(vertices, faces, colours, scene)
     return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, triangles=surface), seed)
+
+
+def _check_gltf(path: Path, data: bytes) -> None:
+    """Raise InvalidFile unless the meshes, each as often as it is placed, fit the file, and refer to none elsewhere."""
+    if data[:4] == b"glTF":
+        data = data[20 : 20 + int.from_bytes(data[12:16], "little")]
+    content = json.loads(data)
+    size = path.stat().st_size
+    for buffer in (*content.get("buffers", ()), *content.get("images", ())):
+        name = unquote(str(buffer.get("uri", "data:")))
+        if not name.startswith("data:"):
+            if Path(name).name != name and (Path(name).is_absolute() or ".." in Path(name).parts or ":" in name):
+                raise InvalidFile(f"{path}: refers to {name[:80]!r}, outside its own folder; put its files beside it")
+            beside = path.parent / name
+            size += beside.stat().st_size if beside.is_file() else 0
+    accessors, meshes = content.get("accessors", ()), content.get("meshes", ())
+    sizes = [
+        sum(
+            24 * accessors[part["attributes"]["POSITION"]]["count"]
+            + 8 * (accessors[part["indices"]]["count"] if "indices" in part else 0)
+            for part in mesh["primitives"]
+        )
+        for mesh in meshes
+    ]
+    placed = Counter(node["mesh"] for node in content.get("nodes", ()) if "mesh" in node)
+    check_growth(path, sum(sizes[number] * placed.get(number, 1) for number in range(len(sizes))), size)
 
 
 def _rows(values: Any, dtype: type) -> np.ndarray:

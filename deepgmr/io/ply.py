@@ -108,7 +108,7 @@ def _vertices(
 
 def _shape(element: Element) -> frozenset[str]:
     """What makes a splat of the vertices, where all of it is there."""
-    return SHAPE if SHAPE <= {prop.name for prop in element.properties} else frozenset()
+    return SHAPE if {prop.name for prop in element.properties} >= SHAPE else frozenset()
 
 
 def parse_header(path: Path, data: bytes) -> Header:
@@ -151,6 +151,10 @@ def parse_header(path: Path, data: bytes) -> Header:
         raise InvalidFile(f"{path}: the PLY declares no vertex element, so it holds no points; {REMEDY}")
     if vertex.count == 0:
         raise InvalidFile(f"{path}: holds zero points (element vertex 0); {REMEDY}")
+    if empty := [element for element in header.elements if element.count and not element.properties]:
+        raise InvalidFile(
+            f"{path}: the PLY declares {empty[0].count:,} {empty[0].name} rows without any property; {REMEDY}"
+        )
     missing = [axis for axis in "xyz" if axis not in [p.name for p in vertex.properties if not p.length]]
     if missing:
         raise InvalidFile(

@@ -120,8 +120,8 @@ def test_the_answer_is_for_numpy_and_for_people(
     np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
     assert printed.out.splitlines()[4:] == ["# ok: confidence 0.875, overlap 0.500. It is ok; do something."]
     assert printed.err == ""
-    np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
-    np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    np.testing.assert_array_equal(standin.calls[0].pop("source").points, POINTS)
+    np.testing.assert_array_equal(standin.calls[0].pop("target").points, POINTS[::-1])
     assert isinstance(standin.calls[0].pop("trace"), Trace)
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {

@@ -161,7 +161,7 @@ def test_read_only_and_strided_arrays_are_left_as_they_are() -> None:
 )
 def test_tensors_that_hold_no_cloud(tensor: torch.Tensor) -> None:
     with pytest.raises(
-        InvalidCloud, match="^source: (coordinates must be real numbers|cannot read points from Tensor)"
+        InvalidCloud, match=r"^source: (coordinates must be real numbers|cannot read points from Tensor)"
     ):
         as_points(tensor, name="source")
 
@@ -214,7 +214,7 @@ def test_an_object_that_raises_when_it_is_asked() -> None:
         def points(self) -> np.ndarray:
             raise RuntimeError("the device\nwas lost")
 
-    with pytest.raises(InvalidCloud, match="target: cannot read points from Broken .the device was lost.") as caught:
+    with pytest.raises(InvalidCloud, match=r"target: cannot read points from Broken .the device was lost.") as caught:
         as_points(Broken(), name="target")
     assert caught.value.role == "target" and "\n" not in str(caught.value)
 

@@ -48,7 +48,7 @@ def oracle_covariances(cloud: CloudFile) -> np.ndarray:
 
 
 def colours(cloud: CloudFile, directions: np.ndarray, degree: int) -> np.ndarray:
-    """(J, K, 3) what each component looks like from each direction: the sum of the harmonics, by scipy's where it has them."""
+    """(J, K, 3) what each component looks like from each direction: the sum of the harmonics."""
     rest = (degree + 1) ** 2 - 1
     columns = [[f"f_dc_{c}", *(f"f_rest_{c * rest + i}" for i in range(rest))] for c in range(3)]
     coefficients = np.array([[cloud.properties[name] for name in names] for names in columns])  # (3, n, J)
@@ -150,7 +150,7 @@ def test_a_splat_goes_through_a_file(tmp_path: Path, text: bool) -> None:
 
 def test_harmonics_of_a_degree_that_nobody_knows() -> None:
     cloud = splat()
-    with pytest.raises(InvalidCloud, match="44 coefficients f_rest_.*9, 24 and 45"):
+    with pytest.raises(InvalidCloud, match=r"44 coefficients f_rest_.*9, 24 and 45"):
         transformed(
             replace(cloud, properties={k: v for k, v in cloud.properties.items() if k != "f_rest_7"}), motion(0)
         )
@@ -169,7 +169,7 @@ def test_splats_that_are_no_mixtures(name: str, value: float, words: str) -> Non
     cloud.properties[name][3] = value
     with pytest.raises(InvalidMixture, match=words):
         cloud.mixture()
-    with pytest.raises(InvalidCloud, match="1 of .* points have NaN"):
+    with pytest.raises(InvalidCloud, match=r"1 of .* points have NaN"):
         as_points(cloud)
     assert np.isfinite(as_points(cloud, drop_invalid=True)).all()
 
@@ -182,7 +182,7 @@ def test_a_quaternion_of_no_length_a_cloud_and_a_transparent_splat_are_no_mixtur
         cloud.mixture()
     assert np.isfinite(transformed(splat(), motion(2)).properties["rot_0"]).all()
     np.testing.assert_array_equal(transformed(cloud, motion(2)).properties["rot_1"][:1], 0.0)  # left as it was
-    with pytest.raises(InvalidMixture, match="a splat has the properties opacity, .*the cloud's are: none"):
+    with pytest.raises(InvalidMixture, match=r"a splat has the properties opacity, .*the cloud's are: none"):
         CloudFile(cloud.points).mixture()
     clear = splat()
     clear.properties["opacity"][:] = -np.inf
