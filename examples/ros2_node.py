@@ -124,7 +124,7 @@ def main() -> None:
     from sensor_msgs.msg import PointCloud2
     from std_msgs.msg import Float32
 
-    class ScanMatcher(Node):  # type: ignore[misc]
+    class ScanMatcher(Node):
         def __init__(self) -> None:
             super().__init__(NODE)
             self.frame = self.declare_parameter("map_frame", "map").value

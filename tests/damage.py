@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,7 +100,7 @@ def fuzz(files: int, seed: int, folder: Path) -> Report:
         (_network, 0.05, networks(folder)),
     ]
     report = Report()
-    with watched() as printed:
+    with watched() as printed, suppress(KeyboardInterrupt):  # what was found until then is found
         for _ in range(files):
             read, _, pool = pools[generator.choice(len(pools), p=[share for _, share, _ in pools])]
             name = str(generator.choice(list(pool)))
@@ -110,7 +111,7 @@ def fuzz(files: int, seed: int, folder: Path) -> Report:
             suffix = str(generator.choice(suffixes)) if generator.random() < 0.1 else Path(name).suffix
             path = folder / f"damaged{suffix}"
             path.write_bytes(content)
-            judged(report, lambda read=read, path=path: read(path), name, path.read_bytes, printed, begins=f"{path}: ")
+            judged(report, partial(read, path), name, path.read_bytes, printed, begins=f"{path}: ")
             path.unlink()
     return report
 

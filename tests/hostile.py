@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,19 +47,11 @@ def fuzz_arrays(arrays: int, seed: int) -> Report:
     """Register so many pairs of which one at least is hostile: each ends in an answer or in one named error."""
     report = Report(what="arrays")
     registrar = deepgmr.Registrar.load()
-    with watched() as printed:
+    with watched() as printed, suppress(KeyboardInterrupt):
         for number in range(arrays):
-            generator = np.random.default_rng([seed, number])
-            source, target, options = pair(generator)
-            remark = f"seed {seed}, array {number}".encode()
-            judged(
-                report,
-                lambda source=source, target=target, options=options: registered(registrar, source, target, options),
-                "array",
-                lambda remark=remark: remark,
-                printed,
-                begins="",
-            )
+            source, target, options = pair(np.random.default_rng([seed, number]))
+            call = partial(registered, registrar, source, target, options)
+            judged(report, call, "array", f"seed {seed}, array {number}".encode, printed, begins="")
     return report
 
 
@@ -168,7 +162,7 @@ def disguised(points: np.ndarray, generator: np.random.Generator) -> Any:
                 **{f"rot_{i}": p[:, i % 3] for i in range(4)},
             },
         ),
-        lambda p: memoryview(np.ascontiguousarray(p)),
+        lambda p: np.ascontiguousarray(p).data,
         lambda p: [None, "cloud", object(), 3, b"xyz", {}, {"x": 1}, np.float64(3), iter(()), Exception][
             generator.integers(10)
         ],

@@ -51,7 +51,7 @@ def _from_message(cloud: Any, seed: int) -> np.ndarray:
     if wrong := [axis for axis in "xyz" if fields[axis].datatype not in _KINDS or fields[axis].count > 1]:
         raise ValueError(f"its field {wrong[0]} does not hold one number a point")
     order = ">" if cloud.is_bigendian else "<"
-    layout = {
+    layout: dict[str, Any] = {
         "names": list("xyz"),
         "formats": [order + _KINDS[fields[axis].datatype] for axis in "xyz"],
         "offsets": [int(fields[axis].offset) for axis in "xyz"],
