@@ -86,17 +86,11 @@ class Registration:
                 f"expected real numbers of shape (..., 3), got {given.dtype} of shape {tuple(given.shape)}"
             )
         if isinstance(given, Tensor):
-            kept = given.dtype if given.is_floating_point() else torch.float64
-            rotation, translation = (torch.from_numpy(part.copy()).to(given.device) for part in self._parts)
-            return (given.double() @ rotation.mT + translation).to(kept)
-        rotation, translation = self._parts
-        return (given.astype(np.float64) @ rotation.T + translation).astype(
-            given.dtype if given.dtype.kind == "f" else float
-        )
-
-    @property
-    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.target_from_source[:3, :3], self.target_from_source[:3, 3]
+            motion = self.motion().to(given.device)
+            return motion.apply(given.double()).to(given.dtype if given.is_floating_point() else torch.float64)
+        matrix = self.target_from_source
+        there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
 
     def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
         """Write one self-contained HTML page that shows the answer, and what speaks for and against it.
