@@ -36,10 +36,9 @@ def coordinates(cloud: Any, *, seed: int = 0) -> np.ndarray:
 
 
 def _unmasked(cloud: np.ma.MaskedArray) -> np.ndarray:
+    masked: Any = np.ma.getmaskarray(cloud)
     if cloud.dtype.names is not None:
-        rows = np.stack([np.ma.getmaskarray(cloud)[name] for name in cloud.dtype.names if name in "xyz"], axis=-1)
-        return cloud.data[~rows.any(axis=-1)]
-    masked = np.ma.getmaskarray(cloud)
+        masked = np.stack([masked[name] for name in cloud.dtype.names if name in ("x", "y", "z")], axis=-1)
     return cloud.data[~masked.any(axis=-1)] if masked.any() else cloud.data
 
 
@@ -51,7 +50,7 @@ def _from_message(cloud: Any, seed: int) -> np.ndarray:
     if wrong := [axis for axis in "xyz" if fields[axis].datatype not in _KINDS or fields[axis].count > 1]:
         raise ValueError(f"its field {wrong[0]} does not hold one number a point")
     order = ">" if cloud.is_bigendian else "<"
-    layout: dict[str, Any] = {
+    layout: Any = {
         "names": list("xyz"),
         "formats": [order + _KINDS[fields[axis].datatype] for axis in "xyz"],
         "offsets": [int(fields[axis].offset) for axis in "xyz"],

@@ -87,7 +87,8 @@ class Registration:
             )
         if isinstance(given, Tensor):
             motion = self.motion().to(given.device)
-            return motion.apply(given.double()).to(given.dtype if given.is_floating_point() else torch.float64)
+            moved = given.double() @ motion.rotation.mT + motion.translation
+            return moved.to(given.dtype if given.is_floating_point() else torch.float64)
         matrix = self.target_from_source
         there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
         return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)

@@ -60,6 +60,7 @@ def test_integers_and_lists_are_doubles(answer: Registration) -> None:
         assert found.dtype in (np.float64, torch.float64)
         np.testing.assert_allclose(found, POINTS.round() @ MATRIX[:3, :3].T + MATRIX[:3, 3])
     np.testing.assert_allclose(answer.moved(POINTS[0]), WANTED[0])
+    np.testing.assert_allclose(answer.moved(torch.from_numpy(POINTS[0])), WANTED[0])
 
 
 @pytest.mark.parametrize(
