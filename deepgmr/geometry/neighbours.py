@@ -124,6 +124,9 @@ def _farthest(points: np.ndarray, count: int) -> np.ndarray:
 # -- trees --------------------------------------------------------------------------------------------------------
 
 
+_FARTHEST = 1e150  # beyond this a squared distance overflows, and nothing is nearest
+
+
 class Tree:
     """Points (N, 3) float64 to be searched for neighbours; small_gicp's tree where it is installed, else scipy's.
 
@@ -173,7 +176,8 @@ class Tree:
         """
         distance, index = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
         # A query far outside visits all of a tree: the box tells it sooner.
-        inside = ((queries >= self._low - reach) & (queries <= self._high + reach)).all(axis=1)
+        limit = min(reach, _FARTHEST)
+        inside = ((queries >= self._low - limit) & (queries <= self._high + limit)).all(axis=1)
         if inside.any():
             found, place = self._first(queries[inside])
             found[found > reach] = np.inf

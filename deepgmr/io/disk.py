@@ -11,6 +11,19 @@ from typing import BinaryIO
 
 from deepgmr.errors import InvalidFile
 
+PLENTY = 1 << 27  # bytes that any file may become in memory ...
+EXPANSION = 40  # ... beyond which it becomes no more than so many times its size, unless it is made to do harm
+
+
+def check_growth(path: Path, need: int, size: int | None = None) -> None:
+    """Raise InvalidFile if what a file promises is out of all proportion to its `size`: a bomb, or damage."""
+    size = path.stat().st_size if size is None else size
+    if need > max(PLENTY, EXPANSION * size):
+        raise InvalidFile(
+            f"{path}: promises {need:,} bytes in a file of {size:,}, and no cloud packs so well; it is damaged or made to "
+            "fill the memory. If it is sound, unpack it first"
+        )
+
 
 def check_readable(path: Path) -> int:
     """The size in bytes of a regular, non-empty, readable file; anything else raises InvalidFile."""

@@ -47,6 +47,8 @@ class NetworkConfig:
             raise InvalidConfig(f"unknown order `{self.order}`; the orders are {', '.join(ORDERS)}")
         if self.components < 3:
             raise InvalidConfig(f"three components or more determine a rotation, got {self.components}")
+        if max(len(self.encoder), len(self.decoder), len(self.scales), self.landmarks) > 1024:
+            raise InvalidConfig("a network of more than 1024 layers, scales or landmarks is not built")
         if self.neighbours < 1:
             raise InvalidConfig(f"features need at least one neighbour, got {self.neighbours}")
 

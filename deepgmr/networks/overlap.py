@@ -39,6 +39,8 @@ class OverlapConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.heads, self.blocks, self.nodes) < 1 or self.width % self.heads:
             raise InvalidConfig(f"width {self.width} must be a positive multiple of heads {self.heads}")
+        if self.blocks > 64:
+            raise InvalidConfig(f"a network of more than 64 blocks is not built, got {self.blocks}")
         if not 1 <= self.scales <= len(SCALES):
             raise InvalidConfig(f"there are 1 to {len(SCALES)} scales of patches, got {self.scales}")
 

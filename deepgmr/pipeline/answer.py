@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from deepgmr.errors import TimedOut
+from deepgmr.errors import InvalidCloud, TimedOut
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.judge import Evidence, Status
 
 
@@ -62,6 +65,37 @@ class Registration:
     @property
     def error(self) -> None:
         """None: there is an answer. Of a `Failure` it says why there is none."""
+
+    def motion(self, like: Tensor | None = None) -> RigidTransform:
+        """`target_from_source` in torch: float64 on the CPU, or in the dtype and on the device of a tensor.
+
+        Far from the origin float32 holds a place to no better than the grid of its coordinates; integers get float64.
+        """
+        motion = RigidTransform.from_matrix(torch.from_numpy(self.target_from_source.copy()))
+        if like is None:
+            return motion
+        return motion.to(like.device, like.dtype if like.is_floating_point() else torch.float64)
+
+    def moved(self, points: Any) -> Any:
+        """Points (*B, 3) of the source as they lie in the target: an array for an array, in its dtype, or a tensor for a
+        tensor, on its device as well and with its gradient. Computed in float64; integers become float64.
+
+        Raises `InvalidCloud` for anything but rows of three numbers. `deepgmr.io.transformed` moves what was read from a
+        file, with all it carries.
+        """
+        given = points if isinstance(points, Tensor) else np.asarray(points)
+        numbers = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "fiu"
+        if not numbers or given.ndim < 1 or given.shape[-1] != 3:
+            raise InvalidCloud(
+                f"expected real numbers of shape (..., 3), got {given.dtype} of shape {tuple(given.shape)}"
+            )
+        if isinstance(given, Tensor):
+            motion = self.motion().to(given.device)
+            moved = given.double() @ motion.rotation.mT + motion.translation
+            return moved.to(given.dtype if given.is_floating_point() else torch.float64)
+        matrix = self.target_from_source
+        there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
 
     def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
         """Write one self-contained HTML page that shows the answer, and what speaks for and against it.

@@ -55,19 +55,17 @@ class Bundle:
             detailed_ranking = Ranking(content["detailed_ranking"])
             detailed_confidence = Confidence(**content["detailed_confidence"])
             initial_confidence = Confidence(**content["initial_confidence"])
-            network = OverlapNetwork(from_plain(OverlapConfig, content["network"]))
+            network_config = to_plain(from_plain(OverlapConfig, content["network"]))
             made_for = content["front_end"]
-        except (InvalidConfig, KeyError, TypeError) as error:
+        except (InvalidConfig, KeyError, TypeError, AttributeError) as error:
             raise InvalidCheckpoint(f"{path}: is no bundle of this version ({error}); calibrate it again") from None
         if made_for != fingerprint(settings.scan):
             raise InvalidCheckpoint(
                 f"{path}: was made behind another front-end ({made_for}; this version's is "
                 f"{fingerprint(settings.scan)}), so its network and its confidence mean nothing here; calibrate it again"
             )
-        try:
-            network.load_state_dict(found.part("network"))
-        except RuntimeError as error:
-            raise InvalidCheckpoint(f"{path}: the tensors do not fit the network it describes: {error}") from error
+        network = files.filled("overlap", network_config, found.part("network"), where=str(path))
+        assert isinstance(network, OverlapNetwork)
         identity = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         models = ranking, confidence, detailed_ranking, detailed_confidence, initial_confidence
         return cls(settings, network.eval(), *models, found.provenance, identity)

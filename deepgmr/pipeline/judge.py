@@ -173,6 +173,7 @@ class Confidence:
 
     def __post_init__(self) -> None:
         check_names("the confidence", self.weights, tuple(FEATURES))
+        check_names("the confidence", {"intercept": self.intercept}, ("intercept",))
 
     def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
         """The probability in (0, 1) that the answer is right up to the symmetry of the shape.

@@ -87,7 +87,7 @@ class Ranking:
 
 
 def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
-    """Raise `InvalidConfig` unless there is one weight for each of the names and no other."""
+    """Raise `InvalidConfig` unless there is one weight, a finite number, for each of the names and no other."""
     missing, unknown = [n for n in names if n not in weights], [n for n in weights if n not in names]
     if missing or unknown:
         said = "; ".join(
@@ -96,6 +96,9 @@ def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...])
             if found
         )
         raise InvalidConfig(f"{what} weighs {', '.join(names)} ({said}); calibrate it again with this version")
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise InvalidConfig(f"{what} weighs `{name}` by {str(weight)[:40]!r}, which is no finite number")
 
 
 def measure(

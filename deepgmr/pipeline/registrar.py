@@ -63,7 +63,7 @@ class Registrar:
                 )
             return cloud
         if isinstance(cloud, str | Path):
-            cloud = read_cloud(cloud, seed=seed, properties=False).points
+            cloud = read_cloud(cloud, seed=seed, properties=False)
         scan = Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
         if len(scan.heaps) < _LEAST:
             raise InvalidCloud(
@@ -170,7 +170,8 @@ def _loaded(name: str, preset_name: str) -> Registrar:
 def register(source: Any, target: Any, **options: Any) -> Registration:
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
-    source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
+    source, target        (N, 3) and (M, 3) arrays or tensors, clouds or meshes of Open3D, trimesh, pyvista or laspy,
+                          `PointCloud2` messages, a `GaussianMixture`, paths (of Gaussian splats, too), or a `Scan`
     initial               (4, 4) array or tensor, `RigidTransform` or path: if it fits once refined, nothing else is
                           searched for, and a note says so; if not, it is a motion to consider beside those found
     initial_covariance    (6, 6) of (rotation vector [rad], translation), as an answer's: how far off `initial` may be; by

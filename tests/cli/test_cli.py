@@ -120,8 +120,8 @@ def test_the_answer_is_for_numpy_and_for_people(
     np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
     assert printed.out.splitlines()[4:] == ["# ok: confidence 0.875, overlap 0.500. It is ok; do something."]
     assert printed.err == ""
-    np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
-    np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    np.testing.assert_array_equal(standin.calls[0].pop("source").points, POINTS)
+    np.testing.assert_array_equal(standin.calls[0].pop("target").points, POINTS[::-1])
     assert isinstance(standin.calls[0].pop("trace"), Trace)
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
@@ -180,7 +180,7 @@ def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -
         trimesh.creation.box((1.0, 2.0, 3.0)).export(box)
         for seed in ("7", "7", "8"):
             assert cli.register_main([box, box, "--seed", seed]) == 0
-        one, again, other = (call["source"] for call in standin.calls[-3:])
+        one, again, other = (call["source"].points for call in standin.calls[-3:])
         np.testing.assert_array_equal(one, again)
         assert one.shape == other.shape and not (one == other).all(axis=1).any()
 
