@@ -31,7 +31,7 @@ IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
-    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
+    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr", "graphs"),
     "report": ("scene", "raster", "picture", "facts", "page", "notebook", "live"),
     "pipeline": (
         *(
@@ -52,7 +52,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         "registrar",
     ),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}
