@@ -32,7 +32,7 @@ IMPURE = ("pipeline.bundle", "pipeline.saved", "pipeline.jobs", "pipeline.worker
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
-    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
+    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr", "graphs"),
     "report": ("scene", "raster", "picture", "facts", "page", "notebook", "live"),
     "pipeline": (
         *(
@@ -58,7 +58,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         "registrar",
     ),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}
