@@ -20,14 +20,14 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline")  # what `register` is
+PRODUCT = ("io", "pipeline", "odometry")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
 DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report")}
-IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm, what reads a file
+IMPURE = ("pipeline.bundle", "pipeline.registrar", "odometry.odometry")  # of the algorithms, what reads a file
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
@@ -51,6 +51,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         ),
         "registrar",
     ),
+    "odometry": ("settings", "fix", "motion", "local_map", "places", "graph", "memory", "odometry"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
 
@@ -196,7 +197,7 @@ def test_doors_open_inside_methods_only(door: tuple[str, str]) -> None:
 PURE = [
     path
     for path in modules()
-    if room(dotted(path)) in (*MATHEMATICS, "pipeline") and not dotted(path).startswith(IMPURE)
+    if room(dotted(path)) in (*MATHEMATICS, "pipeline", "odometry") and not dotted(path).startswith(IMPURE)
 ]
 
 
