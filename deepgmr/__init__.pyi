@@ -8,6 +8,8 @@ from . import divergence as divergence
 from .io.checkpoint import load as load
 from .io import read_cloud as read_cloud
 from .io import write_cloud as write_cloud
+from .io import read_trajectory as read_trajectory
+from .io import write_trajectory as write_trajectory
 from .pipeline.settings import Settings as Settings
 from .pipeline.scan import Scan as Scan
 from .pipeline.judge import Status as Status
@@ -23,5 +25,8 @@ from .pipeline.registrar import register as register
 from .pipeline.registrar import register_batch as register_batch
 from .pipeline.registrar import iter_batch as iter_batch
 from .threads import set_threads as set_threads
+from .odometry import Fix as Fix
+from .odometry import Odometry as Odometry
+from .odometry import OdometrySettings as OdometrySettings
 
 __version__: str

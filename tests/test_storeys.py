@@ -20,7 +20,7 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline")  # what `register` is
+PRODUCT = ("io", "pipeline", "odometry")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
@@ -28,7 +28,15 @@ HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # is loaded before.
 DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
 # Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
-IMPURE = ("pipeline.bundle", "pipeline.saved", "pipeline.jobs", "pipeline.workers", "pipeline.registrar", "threads")
+IMPURE = (
+    "pipeline.bundle",
+    "pipeline.saved",
+    "pipeline.jobs",
+    "pipeline.workers",
+    "pipeline.registrar",
+    "odometry.odometry",
+    "threads",
+)
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
@@ -51,12 +59,17 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "answer",
             "bundle",
             "trace",
+            "near",
+            "looks",
+            "settle",
+            "told",
             "jobs",
             "workers",
             "batch",
         ),
         "registrar",
     ),
+    "odometry": ("settings", "fix", "motion", "local_map", "places", "graph", "memory", "odometry"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
@@ -202,7 +215,7 @@ def test_doors_open_inside_methods_only(door: tuple[str, str]) -> None:
 PURE = [
     path
     for path in modules()
-    if room(dotted(path)) in (*MATHEMATICS, "pipeline") and not dotted(path).startswith(IMPURE)
+    if room(dotted(path)) in (*MATHEMATICS, "pipeline", "odometry") and not dotted(path).startswith(IMPURE)
 ]
 
 

@@ -63,6 +63,19 @@ def read_npz(path: Path) -> CloudFile:
     return _as_cloud(path, f"the array {key!r}", points, extras, "npz")
 
 
+def read_bin(path: Path) -> CloudFile:
+    """KITTI's Velodyne scans: x, y, z and intensity of each point, float32, little-endian, and nothing else."""
+    size = path.stat().st_size
+    if size % 16:
+        raise InvalidFile(
+            f"{path}: has {size:,} bytes; a KITTI scan has 16 for each point, it is cut off or another kind"
+        )
+    rows = np.fromfile(path, dtype="<f4").reshape(-1, 4)
+    return CloudFile(
+        rows[:, :3].astype(np.float64), {"intensity": rows[:, 3].copy()}, "bin", coordinate_dtype=np.dtype(np.float32)
+    )
+
+
 def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:
     """Read one NPY stream of `size` bytes; the header is checked against the size before anything is allocated."""
     try:

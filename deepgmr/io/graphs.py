@@ -90,6 +90,7 @@ def _onnx(graph: Graph, program: torch.export.ExportedProgram, told: str) -> byt
         output_names=list(graph.outputs),
         dynamic_shapes=named,
     )
+    assert made is not None  # as it is for `dynamo`
     made.model.metadata_props[METADATA] = told
     return made.model_proto.SerializeToString()
 
