@@ -33,6 +33,7 @@ class Bundle:
     confidence: Confidence
     detailed_ranking: Ranking  # where there is more detail
     detailed_confidence: Confidence
+    initial_confidence: Confidence  # of an initial motion that was fitted, and of which no rival was sought
     provenance: Mapping[str, Any] = field(default_factory=dict)  # version, commit, command, data, steps, seed, tables
     id: str = ""  # the beginning of the file's digest
 
@@ -53,6 +54,7 @@ class Bundle:
             confidence = Confidence(**content["confidence"])
             detailed_ranking = Ranking(content["detailed_ranking"])
             detailed_confidence = Confidence(**content["detailed_confidence"])
+            initial_confidence = Confidence(**content["initial_confidence"])
             network = OverlapNetwork(from_plain(OverlapConfig, content["network"]))
             made_for = content["front_end"]
         except (InvalidConfig, KeyError, TypeError) as error:
@@ -67,7 +69,7 @@ class Bundle:
         except RuntimeError as error:
             raise InvalidCheckpoint(f"{path}: the tensors do not fit the network it describes: {error}") from error
         identity = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        models = ranking, confidence, detailed_ranking, detailed_confidence
+        models = ranking, confidence, detailed_ranking, detailed_confidence, initial_confidence
         return cls(settings, network.eval(), *models, found.provenance, identity)
 
     def seen(self, *, detailed: bool) -> Bundle:
@@ -85,6 +87,7 @@ class Bundle:
             "confidence": to_plain(self.confidence),
             "detailed_ranking": dict(self.detailed_ranking.weights),
             "detailed_confidence": to_plain(self.detailed_confidence),
+            "initial_confidence": to_plain(self.initial_confidence),
             "front_end": fingerprint(self.settings.scan),
         }
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

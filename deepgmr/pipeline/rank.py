@@ -54,15 +54,15 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = (
-    "score",
-    "misfit",
-    "looseness",
-    "bend",
-    "relief",
-    "contradiction",
-    "shared",
-)  # the terms that plausibility weighs
+RANKED = {  # the terms that plausibility weighs: whether the more of it there is, the more (+1) or the less plausible (-1)
+    "score": 1,
+    "misfit": -1,
+    "looseness": -1,
+    "bend": -1,
+    "relief": 1,
+    "contradiction": -1,
+    "shared": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Ranking:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        check_names("the ranking", self.weights, RANKED)
+        check_names("the ranking", self.weights, tuple(RANKED))
 
     def plausibility(self, terms: Terms) -> Tensor:
         """(H,) nats, up to a constant: what the hypotheses are ranked by."""
@@ -126,6 +126,13 @@ def measure(
     return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
 
+def met(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
+    """The share (H,) of all components of the source that have a counterpart under motions (H,)."""
+    spacing = max(source.spacing, target.spacing)
+    contact = _contact(motions, source, target, settings.stretch * settings.seen * spacing)
+    return (contact.distance <= settings.seen * _local(source, target, contact, spacing, settings)).float().mean(-1)
+
+
 def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
     """Quick scores (H,) of motions not yet refined: some of the source only, one side, and wide components."""
     spacing = settings.first_look * max(source.spacing, target.spacing)
@@ -149,6 +156,21 @@ def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, set
     contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.placed))
     near = contact.distance <= settings.seen * level.spacing
     return torch.where(near, contact.across.sqrt(), contact.distance).mean(-1)
+
+
+def astray(
+    motion: RigidTransform, others: RigidTransform, source: Level, target: Level, settings: RankSettings
+) -> Tensor:
+    """The share (H,) of a surface that has no place on itself where `motion` is one of `others` (H,): zero for a symmetry.
+
+    That of the source or of the target, whichever is less: a view of a round thing is not round.
+    """
+    shares = []
+    for between, level in ((motion.inverse() @ others, source), (others @ motion.inverse(), target)):
+        contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.strayed))
+        near = contact.distance <= settings.seen * level.spacing
+        shares.append((~near | (contact.across.sqrt() > settings.off * level.spacing)).float().mean(-1))
+    return torch.minimum(*shares)
 
 
 def accidents(
@@ -228,8 +250,7 @@ def _side(
 ) -> dict[str, Tensor]:
     """The terms (H,) of one side."""
     contact = _contact(motions, source, target, settings.stretch * settings.reach * spacing)
-    # A sensor samples what is far from it sparsely: there a counterpart lies as far away as its neighbours do.
-    local = torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+    local = _local(source, target, contact, spacing, settings)
     seen, within = contact.distance <= settings.seen * local, contact.distance <= settings.reach * local
     unit = spacing**2
 
@@ -249,6 +270,11 @@ def _side(
         "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
+
+
+def _local(source: Level, target: Level, contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+    """The spacing (H, J) about what meets: a sensor samples what is far from it sparsely, and so lie its counterparts."""
+    return torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
 
 
 def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:

@@ -24,15 +24,17 @@ from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.jobs import Result
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
+from deepgmr.pipeline.near import checked
 from deepgmr.pipeline.pace import Pace, Progress, TimeUp, check
 from deepgmr.pipeline.polish import Polished, polish
+from deepgmr.pipeline.polish import observability as observe
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
 from deepgmr.pipeline.propose.learned import match_nodes
 from deepgmr.pipeline.propose.matches import Matches, match
 from deepgmr.pipeline.propose.mixtures import mixture_motion
-from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
+from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure, met
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
@@ -43,6 +45,8 @@ from deepgmr.threads import one_thread
 _OTHER_FRONT_END = (
     "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
 )
+_CHECKED = "the initial motion fits: it was refined, and nothing else was searched for"
+_NOT_CHECKED = "the initial motion does not fit well enough to be relied on: other motions were searched for, too"
 _TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
@@ -95,6 +99,7 @@ class Registrar:
         target: Any,
         *,
         initial: Any = None,
+        initial_covariance: Any = None,
         max_rotation_degrees: float | None = None,
         source_origin: Any = None,
         target_origin: Any = None,
@@ -116,7 +121,7 @@ class Registrar:
             )
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
-            prior = _prior(initial, max_rotation_degrees, pair)
+            prior = _prior(pair, settings, initial, initial_covariance, max_rotation_degrees)
             views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
             levels = pair.levels()  # each cloud as a mixture of disks
             search = Search(pair, levels, prior, settings, clock, self.bundle, views)
@@ -125,19 +130,26 @@ class Registrar:
         try:
             with pace:
                 pace.report("searching", 0.2)
-                for look in _looks(search):  # a harder look only where the ones before leave doubt
-                    hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
-                    candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
-                    self._rank(search, candidates)  # by the divergence of the moved source from the target, and by gaps
-                    self._settle(search)  # the foremost again, where there is more detail
-                    if self._clear(search):
-                        break
-                pace.report("polishing", 0.8)
-                answer, cut = self._polish(search), False  # at the resolution of the data
+                answer, cut = (
+                    checked(search),
+                    False,
+                )  # where something is known that fits, there is nothing to search for
+                if answer is None:
+                    for look in _looks(search):  # a harder look only where the ones before leave doubt
+                        hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
+                        candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
+                        self._rank(search, candidates)  # by the divergence of the surfaces, and by the gaps
+                        self._settle(search)  # the foremost again, where there is more detail
+                        if self._clear(search):
+                            break
+                    pace.report("polishing", 0.8)
+                    answer = self._polish(search)  # at the resolution of the data
+                    self._weigh(search, observability=answer.observability)
         except TimeUp:
             answer, cut = self._cut_short(search, pace), True
-
-        evidence = self._weigh(search, observability=answer.observability)
+            self._weigh(search, observability=answer.observability)
+        evidence = search.evidence
+        assert evidence is not None
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
         status = Status.TIMEOUT if cut else status
         pace.report("done", 1.0)
@@ -210,7 +222,7 @@ class Registrar:
             yield "grid", motions
         if look.correlated:
             with clock("correlation"):
-                motions, _ = search.correlated
+                motions = search.correlated(evident=look.evident)
             yield "correlated", motions[: look.correlated]
         if search.prior.initial is not None:
             yield "given", search.prior.initial[None]
@@ -231,7 +243,7 @@ class Registrar:
                 sharpened = sharpen(
                     joined(near),
                     *search.ranked,
-                    reach=max(settings.detail.cells * search.correlated[1], spacing),
+                    reach=max(settings.detail.cells * search.cell, spacing),
                     prior=search.prior,
                     settings=settings.detail,
                     refinement=settings.refine,
@@ -293,12 +305,25 @@ class Registrar:
 
     def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
         """The evidence for the first pose against the others."""
-        settings, levels, poses = search.settings, search.levels, search.poses
-        before = None if observability is None else search.evidence  # of the same pose, before it was polished
+        settings, levels, poses, before = search.settings, search.levels, search.poses, search.evidence
+        if observability is None:
+            before = None
+        elif before is not None and search.detailed:  # its rivals are as sharp as it was: it is not to gain on them
+            search.evidence = dataclasses.replace(before, observability=observability)
+            return search.evidence
         with search.clock("judgement"):
             known = settings.judge.typical_observability if observability is None else observability
+            if observability is None and search.detailed:
+                radius = settings.rank.seen * max(level.spacing for level in search.ranked)
+                known = observe(*search.ranked, poses[0], radius=radius)
             evidence = weigh(
-                poses, search.pose_terms, search.bundle.ranking, levels[0], settings.rank, observability=known
+                poses,
+                search.pose_terms,
+                search.bundle.ranking,
+                search.ranked,
+                settings.rank,
+                detailed=search.detailed,
+                observability=known,
             )
             if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
                 evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
@@ -329,37 +354,38 @@ class Registrar:
         settings = search.settings
         reached = search.levels if not search.detailed or search.finest is None else search.finest
         with search.clock("polish"):
-            answer = polish(
+            polished = functools.partial(
+                polish,
                 *search.fine(settings.polish.components),
                 search.poses[0],
                 sparse=reached[0].balanced(settings.detail.moved),
                 reach=settings.polish.reach * max(level.spacing for level in reached),
-                settings=settings.polish,
                 refinement=settings.refine,
             )
+            answer = polished(settings=settings.polish)
+            if not search.prior.allows(answer.target_from_source.rotation):
+                answer = polished(settings=dataclasses.replace(settings.polish, iterations=0))
             final = answer.target_from_source[None]
             search.poses = joined([final, search.poses[1:]])
-            assert search.finest is not None
-            polished = measure(final, *search.finest, search.rank, least=search.least, views=search.views)
-            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
-            every = dataclasses.replace(search.rank, asked=len(search.finest[0]) + len(search.finest[1]))
-            whole = polished if not search.detailed else measure(final, *search.ranked, every)
-            search.overlap = float(whole.source_overlap)
+            search.overlap = float(met(final, *search.ranked, search.rank))
+            if not search.detailed:
+                terms = measure(final, *search.levels, search.rank)
+                search.pose_terms = Terms.joined([terms, search.pose_terms[1:]])
         return answer
 
     def _cut_short(self, search: Search, pace: Pace) -> Polished:
         """The foremost pose so far, as it is. Raises `TimedOut` where there is none."""
-        if not len(search.poses.rotation):
+        if not len(search.candidates.rotation):  # nothing was weighed against anything yet
             given, last = search.prior.initial, search.looks[-1] if search.looks else None
             found = [] if last is None else [last.candidates if len(last.candidates.rotation) else last.hypotheses]
-            motions = joined([*([] if given is None else [given[None]]), *found])
+            motions = joined([search.poses, *([] if given is None else [given[None]]), *found])
             motions = motions[search.prior.allows(motions.rotation)]
             if not len(motions.rotation):
                 raise TimedOut(f"no motion was found within the timeout of {pace.timeout:g} s; give more time")
             left, _, right = torch.linalg.svd(motions.rotation)  # a network's are rounded to float32
             motions = RigidTransform(left @ right, motions.translation)
-            search.poses, search.finest = motions, search.levels
-            search.pose_terms = measure(motions, *search.levels, search.rank, views=search.views)
+            search.poses, search.finest = motions, search.ranked
+            search.pose_terms = measure(motions, *search.ranked, search.rank, views=search.views)
             self._order(search, search.rank.poses)
         answer = polish(
             *search.levels,
@@ -399,6 +425,7 @@ class Registrar:
             sketch=_sketch(search, answer.target_from_source),
             notes=(
                 *([units] if units else []),
+                *([] if search.prior.initial is None else [_CHECKED if not search.looks else _NOT_CHECKED]),
                 *_notes(source=pair.source, target=pair.target),
                 *([] if settings.scan == self.bundle.settings.scan else [_OTHER_FRONT_END]),
             ),
@@ -425,7 +452,10 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
     source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
-    initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
+    initial               (4, 4) array or tensor, `RigidTransform` or path: if it fits once refined, nothing else is
+                          searched for, and a note says so; if not, it is a motion to consider beside those found
+    initial_covariance    (6, 6) of (rotation vector [rad], translation), as an answer's: how far off `initial` may be; by
+                          default a twentieth of the size of the clouds
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
     source_origin, target_origin  (3,) where the sensor stood that saw the whole cloud, in its frame and units: nothing
                           of the other cloud can stand where it saw through
@@ -484,7 +514,7 @@ def _precise(search: Search) -> tuple[str, ...]:
     if not search.detailed:
         return ()
     reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
-    peaks = 0 < search.settings.detail.cells * search.correlated[1] <= reach
+    peaks = 0 < search.settings.detail.cells * search.cell <= reach
     return _TRIED if peaks else _TRIED[:2]
 
 
@@ -514,15 +544,35 @@ def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.nd
     return (covariance + covariance.T) / 2
 
 
-def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prior:
+def _prior(pair: Pair, settings: Settings, initial: Any, covariance: Any, max_rotation_degrees: float | None) -> Prior:
     degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
     if not 0 < degrees <= 180:
         raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
     if initial is None:
+        if covariance is not None:
+            raise InvalidConfig("initial_covariance says how far `initial` may be off, and there is none; give both")
         return Prior(None, math.radians(degrees))
     if isinstance(initial, str | Path):
         initial = read_transform(initial)
-    return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
+    known = pair.enter(rigid_matrix(initial, "initial"))
+    if covariance is None:
+        return Prior(known, math.radians(degrees), settings.initial.reach)
+    return Prior(known, math.radians(degrees), settings.initial.deviations * _spread(covariance, pair))
+
+
+def _spread(covariance: Any, pair: Pair) -> float:
+    """How far, in frame units, a motion of a covariance (6, 6) puts points from where they belong: a root mean square."""
+    given = np.asarray(covariance, dtype=np.float64)
+    if given.shape != (6, 6) or not np.isfinite(given).all() or np.linalg.eigvalsh((given + given.T) / 2)[0] < 0:
+        raise InvalidConfig(
+            "initial_covariance must be (6, 6) of (rotation vector, translation), finite and positive semi-definite, "
+            f"got shape {given.shape}: {given.tolist()}"
+        )
+    carried = np.eye(6)  # a perturbation y -> y + w x y + v moves the centre of the target by v + w x centre
+    carried[3:, :3] = -hat(torch.from_numpy(pair.target.origin)).numpy()
+    about = carried @ given @ carried.T
+    radius = pair.scale / 2
+    return float(np.sqrt(np.trace(about[3:, 3:]) + 2 / 3 * radius**2 * np.trace(about[:3, :3])) / pair.scale)
 
 
 def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:

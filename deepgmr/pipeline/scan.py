@@ -26,6 +26,7 @@ from deepgmr.pipeline.settings import ScanSettings
 
 ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
 _KEPT = 16  # levels that a prepared scan holds on to, and things made of a level that this one does
+_PROBES = 3000  # components whose nearest say how far apart all of them are
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
 
@@ -103,7 +104,8 @@ class Level:
     @cached_property
     def spacing(self) -> float:
         """The median distance to the nearest other component."""
-        return float(np.median(self.tree.nearest(self.points, 2)[0][:, 1]))
+        some = self.points[:: max(1, len(self) // _PROBES)]
+        return float(np.median(self.tree.nearest(some, 2)[0][:, 1]))
 
     @cached_property
     def neighbours(self) -> Tensor:
@@ -134,13 +136,6 @@ class Level:
             return np.array(self.cloud.normals()[:, :3])
         return estimate_normals(
             self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
-        )
-
-    def sampled_axes(self, most: int) -> np.ndarray:
-        """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
-        some, near = self.points[:: max(1, len(self) // most)], min(self.settings.for_normals, len(self))
-        return self.made(
-            ("sampled axes", most), lambda: estimate_normals(self.points, self.tree.nearest(some, near)[1])
         )
 
     @cached_property

@@ -579,12 +579,17 @@ def suite(tmp_path: Path) -> Path:
 def test_evaluate_prints_a_table_and_writes_json(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out.json"
-    assert cli.main(["evaluate", str(suite), "--method", "identity", "--json", str(out), "--limit", "2"]) == 0
+    out, brief = tmp_path / "out.json", tmp_path / "brief.json"
+    arguments = ["--method", "identity", "--json", str(out), "--summary", str(brief), "--limit", "2"]
+    assert cli.main(["evaluate", str(suite), *arguments]) == 0
     printed = capsys.readouterr()
     assert "tiny: 2 pairs" in printed.out and "identity" in printed.out
     table = json.loads(out.read_text())["tables"][0]
     assert table["summary"][0]["method"] == "identity" and len(table["pairs"]["name"]) == 2
+    (short,) = json.loads(brief.read_text())["tables"]
+    assert short == {key: value for key, value in table.items() if key not in ("pairs", "methods")}
+    assert cli.main(["evaluate", "--summary", str(suite)]) == 2
+    assert "must end in .json" in capsys.readouterr().err and suite.read_bytes()
 
 
 def test_evaluate_on_a_full_disk_is_one_line(suite: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

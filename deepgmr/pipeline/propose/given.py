@@ -20,6 +20,7 @@ class Prior:
 
     initial: RigidTransform | None = None
     max_rotation: float = math.pi
+    reach: float = 0.05  # frame units: how far, on the mean, the initial motion may put a point from where it belongs
 
     def allows(self, rotations: Tensor) -> Tensor:
         """Which rotations (*B, 3, 3) the prior allows, (*B) bool."""
