@@ -139,17 +139,17 @@ def polished(search: Search) -> Polished:
 
 def cut_short(search: Search, timeout: float | None) -> Polished:
     """The foremost pose so far, as it is. Raises `TimedOut` where there is none."""
-    if not len(search.poses.rotation):
+    if not len(search.candidates.rotation):  # nothing was weighed against anything yet
         given, last = search.prior.initial, search.looks[-1] if search.looks else None
         found = [] if last is None else [last.candidates if len(last.candidates.rotation) else last.hypotheses]
-        motions = joined([*([] if given is None else [given[None]]), *found])
+        motions = joined([search.poses, *([] if given is None else [given[None]]), *found])
         motions = motions[search.prior.allows(motions.rotation)]
         if not len(motions.rotation):
             raise TimedOut(f"no motion was found within the timeout of {timeout:g} s; give more time")
         left, _, right = torch.linalg.svd(motions.rotation)  # a network's are rounded to float32
         motions = RigidTransform(left @ right, motions.translation)
-        search.poses, search.finest = motions, search.levels
-        search.pose_terms = measure(motions, *search.levels, search.rank, views=search.views)
+        search.poses, search.finest = motions, search.ranked
+        search.pose_terms = measure(motions, *search.ranked, search.rank, views=search.views)
         _order(search, search.rank.poses)
     answer = polish(
         *search.levels,
