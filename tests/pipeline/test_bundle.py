@@ -69,7 +69,10 @@ def test_what_does_not_exist_is_named() -> None:
             {**dict.fromkeys(RANKED, 1.0), next(iter(RANKED)): float("nan")},
             f"weighs `{next(iter(RANKED))}` by 'nan', which is no",
         ),
-        ({**dict.fromkeys(RANKED, 1.0), next(iter(RANKED)): "one"}, f"weighs `{RANKED[0]}` by 'one', which is no finite number"),
+        (
+            {**dict.fromkeys(RANKED, 1.0), next(iter(RANKED)): "one"},
+            f"weighs `{next(iter(RANKED))}` by 'one', which is no finite number",
+        ),
     ],
 )
 def test_a_ranking_that_names_other_terms_is_refused(weights: dict[str, float], words: str) -> None:
