@@ -57,7 +57,7 @@ class Outcome:
     evidence: Evidence
     right: bool
     detailed: bool  # whether there was more detail than is searched
-    rankings: tuple[Ranked, ...]  # at the levels that decided
+    ranked: Ranked | None  # where it was decided
     earlier: tuple[Outcome, ...] = ()  # what would have been answered after each look but the last
     initials: tuple[Outcome, ...] = ()  # of initial motions that were off, fitted without a search
 
@@ -168,21 +168,16 @@ def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outco
     answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
     search = trace.search
     assert search is not None
-    ranked = [(search.candidates, search.terms)]
-    if search.finest is not search.ranked:
-        ranked.append((search.poses, search.pose_terms))
+    motions, terms = (search.poses, search.pose_terms) if search.detailed else (search.candidates, search.terms)
     right = case.judge(answer.target_from_source)
     return Outcome(
         case.kind,
         answer.evidence,
         right,
         search.detailed,
-        tuple(
-            Ranked(
-                torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
-                np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
-            )
-            for motions, terms in ranked
+        Ranked(
+            torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
+            np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
         ),
         tuple(_earlier(search, case)),
         tuple(_initials(search, case, rng)) if right else (),
@@ -192,7 +187,7 @@ def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outco
 def _earlier(search: Search, case: Case) -> Iterator[Outcome]:
     for look in search.looks[:-1]:
         assert look.pose is not None and look.evidence is not None
-        yield Outcome(case.kind, look.evidence, case.judge(search.pair.undo(look.pose)), search.detailed, ())
+        yield Outcome(case.kind, look.evidence, case.judge(search.pair.undo(look.pose)), search.detailed, None)
 
 
 def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[Outcome]:
@@ -206,7 +201,7 @@ def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[
         prior = Prior(off @ answer, reach=search.settings.initial.reach)
         polished, evidence = fitted(replace(search, prior=prior, clock=Clock()))
         judged = case.judge(search.pair.undo(polished.target_from_source))
-        yield Outcome(case.kind, evidence, judged, search.detailed, ())
+        yield Outcome(case.kind, evidence, judged, search.detailed, None)
 
 
 def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = True) -> tuple[Bundle, dict[str, Any]]:
@@ -246,7 +241,8 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
 
     The confidence says when to stop, too, so it is fitted to what would have been answered after every look.
     """
-    open_ = [row for pair in outcomes for row in pair.rankings if row.rights.any() and not row.rights.all()]
+    ranked = (pair.ranked for pair in outcomes)
+    open_ = [row for row in ranked if row is not None and row.rights.any() and not row.rights.all()]
     rows = [*outcomes, *(early for row in outcomes for early in row.earlier)]
     fold = np.array([*range(len(outcomes)), *(i for i, row in enumerate(outcomes) for _ in row.earlier)]) % FOLDS
     x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in rows])
