@@ -61,7 +61,7 @@ class Bundle:
             raise InvalidCheckpoint(f"{path}: is no bundle of this version ({error}); calibrate it again") from None
         if made_for != fingerprint(settings.scan):
             raise InvalidCheckpoint(
-                f"{path}: was made behind another front-end ({made_for}; this version's is "
+                f"{path}: was made behind another front-end ({str(made_for)[:40]}; this version's is "
                 f"{fingerprint(settings.scan)}), so its network and its confidence mean nothing here; calibrate it again"
             )
         network = files.filled("overlap", network_config, found.part("network"), where=str(path))

@@ -60,19 +60,19 @@ def test_what_does_not_exist_is_named() -> None:
         Bundle.load("nowhere")
 
 
+FIRST = next(iter(RANKED))
+
+
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
         ({"score": 1.0}, "missing `misfit`"),
         ({**dict.fromkeys(RANKED, 1.0), "colour": 1.0}, "unknown `colour`"),
         (
-            {**dict.fromkeys(RANKED, 1.0), next(iter(RANKED)): float("nan")},
-            f"weighs `{next(iter(RANKED))}` by 'nan', which is no",
+            {**dict.fromkeys(RANKED, 1.0), FIRST: float("nan")},
+            f"weighs `{FIRST}` by 'nan', which is no",
         ),
-        (
-            {**dict.fromkeys(RANKED, 1.0), next(iter(RANKED)): "one"},
-            f"weighs `{next(iter(RANKED))}` by 'one', which is no finite number",
-        ),
+        ({**dict.fromkeys(RANKED, 1.0), FIRST: "one"}, f"weighs `{FIRST}` by 'one', which is no finite number"),
     ],
 )
 def test_a_ranking_that_names_other_terms_is_refused(weights: dict[str, float], words: str) -> None:
