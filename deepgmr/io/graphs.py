@@ -44,10 +44,14 @@ def write_graph(path: Path, network: nn.Module, *, about: Mapping[str, Any] | No
             extra(library, "export", f"{path}: ONNX")
     graph = graph_of(network)
     told = {**(about or {}), **_versions(), **_ports(graph)}
+    make, start = (_pt2, _run_pt2) if path.suffix == ".pt2" else (_onnx, _run_onnx)
     with quiet_warnings(), _silenced("torch.onnx", "torch.export", "onnxscript", "onnx_ir"), torch.no_grad():
-        make, start = (_pt2, _run_pt2) if path.suffix == ".pt2" else (_onnx, _run_onnx)
-        data = make(graph, _traced(graph), json.dumps(told, sort_keys=True))
-        difference = compared(graph, start(data, graph))
+        try:
+            data = make(graph, _traced(graph), json.dumps(told, sort_keys=True))
+            difference = compared(graph, start(data, graph))
+        except RuntimeError as error:  # what exporters raise, and runtimes
+            first = str(error).strip().partition("\n")[0]
+            raise InvalidFile(f"{path}: not written, torch {torch.__version__} cannot export it: {first}") from error
     if not difference <= TOLERANCE:
         raise InvalidFile(
             f"{path}: not written, the exported graph is off by {difference:.3g} (allowed is {TOLERANCE:g})"
@@ -86,6 +90,7 @@ def _onnx(graph: Graph, program: torch.export.ExportedProgram, told: str) -> byt
         program,
         dynamo=True,
         verbose=False,
+        optimize=False,  # takes minutes, the square of the nodes of the solver; a runtime optimises what it loads
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),
         dynamic_shapes=named,
@@ -100,7 +105,10 @@ def _run_pt2(data: bytes, graph: Graph) -> Callable[..., list[Tensor]]:
 
 
 def _run_onnx(data: bytes, graph: Graph) -> Callable[..., list[Tensor]]:
-    session = extra("onnxruntime", "export", "ONNX").InferenceSession(data, providers=["CPUExecutionProvider"])
+    runtime = extra("onnxruntime", "export", "ONNX")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def run(*inputs: Tensor) -> list[Tensor]:
         given = {name: value.contiguous().numpy() for name, value in zip(graph.inputs, inputs, strict=True)}

@@ -19,6 +19,8 @@ from deepgmr.networks.deepgmr import DeepGMR, Framed
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.networks.patches import MEMBERS, SCALES, nodes_of
 
+_AROUND = MEMBERS * max(SCALES)  # as many others as the widest patch takes from
+
 
 @dataclass(frozen=True)
 class Port:
@@ -87,21 +89,21 @@ class OverlapGraph(Graph):
     """`OverlapNetwork` for one pair: from the components of two clouds to how well each two nodes match.
 
     `_points`, `_normals` are components and their unit normals; `_nodes` the rows among them that cover the cloud,
-    `_around` the rows of the others about each node, nearest first; `spacing` the coarser of the two clouds' median
-    distances between neighbouring components. Out come the logarithm of how clearly each two nodes are each other's
-    best, and the logits of having a counterpart at all.
+    `_around` the rows of the 64 others nearest to each node, nearest first, repeated where there are fewer; `spacing` the
+    coarser of the two clouds' median distances between neighbouring components. Out come the logarithm of how clearly
+    each two nodes are each other's best, and the logits of having a counterpart at all.
     """
 
     def __init__(self, network: OverlapNetwork) -> None:
         super().__init__()
         self.network = network
         self.inputs = {}
-        for role, n, j, k in (("source", "N", "J", "S"), ("target", "M", "K", "T")):
+        for role, n, j in (("source", "N", "J"), ("target", "M", "K")):
             self.inputs |= {
                 f"{role}_points": Port((n, 3)),
                 f"{role}_normals": Port((n, 3)),
                 f"{role}_nodes": Port((j,), torch.int64),
-                f"{role}_around": Port((j, k), torch.int64),
+                f"{role}_around": Port((j, _AROUND), torch.int64),
             }
         self.inputs |= {"spacing": Port(())}
         self.outputs = {
@@ -109,7 +111,7 @@ class OverlapGraph(Graph):
             "source_overlap": Port(("J",)),
             "target_overlap": Port(("K",)),
         }
-        self.least = {"N": 2, "M": 2, "J": 1, "K": 1, "S": 1, "T": 1}
+        self.least = {"N": 2, "M": 2, "J": 1, "K": 1}
 
     def forward(
         self,
@@ -136,7 +138,7 @@ class OverlapGraph(Graph):
         for count, nodes in ((40, 9), (50, 11)) if small else ((150, 24), (170, 20)):
             points, normals = (part[0] for part in _surface(1, count, generator))
             apart = torch.cdist(points, points)
-            order = apart.argsort(dim=1)[:nodes, 1 : 1 + MEMBERS * max(SCALES)]
+            order = apart.argsort(dim=1)[:nodes, 1 + torch.arange(_AROUND) % (count - 1)]
             inputs += [points, normals, torch.arange(nodes), order]
         return (*inputs, torch.tensor(0.15))
 
