@@ -23,7 +23,7 @@ from deepgmr.io.origin import commit, processor
 
 Result = dict[str, Any]  # as JSON holds it; "study" is the name of the module that made it
 
-_PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher")
+_PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher", "kiss-icp")
 _LEFT = ("method", "failed", "kind", "suite")  # columns of words
 
 

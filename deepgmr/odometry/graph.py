@@ -30,7 +30,8 @@ def optimised(poses: np.ndarray, edges: list[Edge], *, rounds: int, robust: floa
 
     Gauss and Newton on the sum of squared Mahalanobis lengths of log(motion^-1 first^-1 second), right perturbations
     (Grisetti et al. 2010, A tutorial on graph-based SLAM). A loop more than `robust` deviations off counts for less, by
-    Cauchy's weight: one that is wrong must not bend everything else.
+    Cauchy's weight: one that is wrong must not bend everything
+    else, and does not where it is more than about twice that of what the way in between may have drifted.
     """
     if len(poses) < 2 or not edges:
         return poses.copy()

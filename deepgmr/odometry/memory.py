@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,13 +44,14 @@ class Memory:
             motion = np.linalg.inv(self.places[before].pose) @ place.pose
             self.edges.append(Edge(before, len(self.places) - 1, motion, axes.T @ since @ axes))
 
-    def similar(self, scan: Scan) -> Iterator[tuple[int, Registration]]:
-        """The places that look most like a scan, where a search finds the scan there too."""
-        order = alike(self.look(scan), self.places)[: self.settings.tried]
-        for place in order:
-            answer = self._verified(scan, place, None)
-            if answer is not None:
-                yield self.places.index(place), answer
+    def similar(self, scan: Scan, turn: int) -> tuple[int, Registration] | None:
+        """One of the places that look most like a scan, another one every turn, if a search finds the scan there."""
+        likely = alike(self.look(scan), self.places)[: self.settings.tried]
+        if not likely:
+            return None
+        place = likely[turn % len(likely)]
+        answer = self._verified(scan, place, None)
+        return None if answer is None else (self.places.index(place), answer)
 
     def around(self, pose: np.ndarray, empty: LocalMap, range: float) -> LocalMap:
         """The map of all places from which a pose may have been seen."""

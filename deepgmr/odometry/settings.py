@@ -29,13 +29,13 @@ class OdometrySettings:
     least_overlap: float = 0.4  # share of a scan that has to meet the map ...
     usual_overlap: float = 0.7  # ... and share of what usually does, or tracking is lost
     place: float = 20.0  # the way between places that are remembered
-    tried: int = 3  # places that are tried for a scan that is lost
+    tried: int = 3  # places, the most alike, that scans which are lost are tried at in turn
     revisit: float = 3.0  # sizes of the way after which a place may be come back to ...
     near: float = 0.4  # ... once it is so near, sizes ...
     drift: float = 0.02  # ... and this share of the way in between
     pause: int = 3  # places after a loop is closed before the next is looked for
     bins: int = 11  # of the histograms that places are told by
-    rounds: int = 20  # of the pose graph
+    rounds: int = 50  # of the pose graph
     robust: float = 3.0  # deviations from which a loop counts for less
 
     def __post_init__(self) -> None:

@@ -109,7 +109,7 @@ class Odometry:
             time=now,
             status=status,
             world_from_sensor=fit.pose if known else None,
-            covariance=self._carried(fit.pose, self._key[1]) + fit.covariance if known else None,
+            covariance=_symmetric(self._carried(fit.pose, self._key[1]) + fit.covariance) if known else None,
             overlap=fit.overlap,
             observability=fit.observability,
         )
@@ -149,7 +149,7 @@ class Odometry:
 
     def _found(self, scan: Scan, expected: np.ndarray) -> tuple[Tracking, _Fit]:
         """On the map where it is expected, or else wherever a search finds it."""
-        assert self._map is not None
+        assert self._map is not None and self._newest is not None
         reach = max(self.settings.reach * math.sqrt(self._off), self._least_reach)
         fit = self._fitted(scan, expected, reach)
         if self._meets(fit):
@@ -161,8 +161,9 @@ class Odometry:
             return Tracking.LOST, lost
         if answer.trusted and self._meets(fit := self._fitted(scan, answer.target_from_source, self._least_reach)):
             return Tracking.RELOCALISED, fit
-        here = self._map
-        for number, answer in self._memory.similar(scan):
+        here, found = self._map, self._memory.similar(scan, len(self.fixes) - self._newest.number - 1)
+        if found is not None:
+            number, answer = found
             pose = self._memory.places[number].pose @ answer.target_from_source
             self._map = self._memory.around(pose, LocalMap.empty(here.cell, scan.settings), self.settings.range)
             if self._meets(fit := self._fitted(scan, pose, self._least_reach)):
@@ -197,9 +198,7 @@ class Odometry:
         change[3:, 3:] *= pair.scale
         change[3:, :3] = -_hat(pose[:3, 3] - self._map.scan.origin)
         covariance = change @ found.covariance(settings.polish) @ change.T
-        return _Fit(
-            pose, (covariance + covariance.T) / 2, float(np.isfinite(distance).mean()), float(found.observability)
-        )
+        return _Fit(pose, _symmetric(covariance), float(np.isfinite(distance).mean()), float(found.observability))
 
     def _meets(self, fit: _Fit) -> bool:
         return fit.overlap >= max(self.settings.least_overlap, self.settings.usual_overlap * self._usual)
@@ -277,6 +276,10 @@ class Odometry:
     def _prepared(self, cloud: Any, timed: tuple[np.ndarray, np.ndarray] | None, drop_invalid: bool) -> Scan:
         still = cloud if timed is None else deskewed(*timed, self._twist)
         return self.registrar.prepare(still, role="scan", drop_invalid=drop_invalid)
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return (matrix + matrix.T) / 2
 
 
 def _hat(vector: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ from deepgmr.datasets.worlds.sensors import Scene, View
 from deepgmr.errors import InvalidConfig
 
 BLOCK = 180.0  # metres between crossings
-# The crossings of a grid that the drive passes: once around, and then through the middle. 1,980 m.
-ROUTE = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2), (0, 1), (0, 0), (1, 0), (1, 1), (2, 1))
+# The crossings of a grid that the drive passes: once around, and then through the middle. 2.1 km.
+ROUTE = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2), (0, 1), (0, 0), (1, 0), (1, 1), (2, 1), (2, 2))
 _OPEN = 12.0  # metres from the middle of a crossing that hold nothing but the corners of houses
 _CORNER = 12.0  # metres before a crossing from which the drive turns
 _SLICES = 24  # of a turn of the sensor, in each of which it stands still
@@ -82,7 +82,7 @@ class _Sector(View):
 def tour(
     rng: np.random.Generator,
     *,
-    frames: int = 1980,
+    frames: int = 2001,
     spacing: float = 1.0,
     beams: int = 64,
     steps: int = 600,
