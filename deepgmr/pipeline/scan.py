@@ -138,6 +138,13 @@ class Level:
             self.points, self.tree.nearest(self.points, min(self.settings.for_normals, len(self)))[1]
         )
 
+    def sampled_axes(self, most: int) -> np.ndarray:
+        """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
+        some, near = self.points[:: max(1, len(self) // most)], min(self.settings.for_normals, len(self))
+        return self.made(
+            ("sampled axes", most), lambda: estimate_normals(self.points, self.tree.nearest(some, near)[1])
+        )
+
     @cached_property
     def normals(self) -> Tensor:
         """(J, 3) float32, unit, towards the hollow side of their neighbourhood."""

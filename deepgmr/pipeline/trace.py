@@ -109,10 +109,13 @@ class Search:
 
     def correlated(self, *, evident: bool) -> RigidTransform:
         """The motions (H,) of phase correlation, best first."""
-        settings = self.settings.correlation
-        source, target = (level.axes[:: max(1, len(level) // settings.sampled)] for level in self.ranked)
+        settings, levels = self.settings.correlation, self.ranked
+        source, target = (level.axes[:: max(1, len(level) // settings.sampled)] for level in levels)
         turns = Turns.of(source, target, self.prior, settings, evident=evident)
-        levels = self.fine(settings.components) if self.detailed and len(turns.rotations) else self.levels
+        if self.detailed and (len(turns.rotations) or not evident):  # again: across a hundred metres a degree is two
+            levels = self.fine(settings.components)
+            source, target = (level.sampled_axes(settings.sampled) for level in levels)
+            turns = Turns.of(source, target, self.prior, settings, evident=evident)
         motions, self.cell = correlated_motions(*levels, turns, settings)
         return motions
 
