@@ -1,6 +1,6 @@
 """Networks as graphs: tensors in, tensors out, for clouds of any size, so that other runtimes can hold them.
 
-A graph has no chunks, no search trees and, but for finite coordinates, no checks; the numbers are those of the network. The
+A graph has no chunks, no search trees and few checks; the numbers are those of the network. The
 motion inside DeepGMR is the same one-sided Jacobi iteration as everywhere (`geometry/procrustes.py`): additions,
 products and roots, with no SVD, inverse or Cholesky factor that a runtime might lack.
 """
@@ -68,6 +68,8 @@ class DeepGMRGraph(Graph):
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         for role, cloud in (("source", source), ("target", target)):
             _assert_finite(role, cloud)
+            extended = (cloud != cloud[:, :1]).flatten(1).any(1).all()
+            torch._assert_async(extended, f"{role}: all points of a cloud are equal; there is no shape to register")
         first, second = (Framed.of(cloud, self.network.precision) for cloud in (source, target))
         found = self.network.solved(first, second, (self._share(first.points), self._share(second.points)))
         mixtures = found.source_mixture, found.target_mixture
@@ -155,7 +157,7 @@ def graph_of(network: nn.Module) -> Graph:
 
 
 def _assert_finite(role: str, points: Tensor) -> None:
-    """An assertion that a .pt2 keeps. ONNX has none: there what is not finite comes out as NaN."""
+    """An assertion, which a .pt2 keeps and ONNX cannot: there what is not finite comes out as NaN."""
     torch._assert_async(torch.isfinite(points).all(), f"{role}: the cloud holds NaN or infinite coordinates")
 
 

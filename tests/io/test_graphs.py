@@ -105,6 +105,8 @@ def test_an_onnx_says_what_the_network_says(kind: str, tmp_path: Path) -> None:
         target[0, 3, 1] = torch.nan
         motion, determinacy, *_ = runtime.run(None, arrays(graph, (source, target)))
         assert np.isnan(motion[0, :3]).all() and np.isnan(determinacy[0]) and np.isfinite(motion[1]).all()
+        for clouds in ((source[1:], torch.ones(1, 9, 3)), (torch.ones(1, 9, 3), source[1:])):  # without a shape
+            assert not runtime.run(None, arrays(graph, clouds))[1] > 0
 
 
 @pytest.mark.slow
@@ -134,7 +136,7 @@ def test_the_solver_in_a_graph_is_the_svd_in_float64(tmp_path: Path) -> None:
         assert len(sure) > 100
         for b in sure:
             truth, _, _ = oracles.procrustes(*(value[b] for value in exact))
-            assert oracles.angle_between(rotation[b], truth) < 1e-5 / min(determinacy[b], 1), (kind, noise, flat)
+            assert oracles.angle_between(rotation[b], truth) < 2e-6 / min(determinacy[b], 1), (kind, noise, flat)
     mirrored = np.float32([[[1, 0, 0], [-1, 0, 0], [0, 2, 0], [0, -2, 0], [0, 0, 1], [0, 0, -1]]])
     given = {"source": mirrored, "target": mirrored * np.float32([1, 1, -1]), "weights": np.ones((1, 6), np.float32)}
     rotation, determinacy = runtime.run(None, given)

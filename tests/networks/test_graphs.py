@@ -94,11 +94,11 @@ def test_what_is_not_finite_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_what_has_no_shape_is_said_to_be_undetermined() -> None:
+def test_what_has_no_shape_is_refused() -> None:
     graph = graph_of(deepgmr())
     source, target = graph.example(0)
-    found = graph(source, torch.ones_like(target))
-    assert (found[1] == 0).all() and all(value.isfinite().all() for value in found)
+    with pytest.raises(RuntimeError, match="source: all points of a cloud are equal"):
+        graph(torch.ones_like(source), target)
 
 
 def test_what_no_graph_holds_is_named() -> None:
