@@ -27,7 +27,7 @@ HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
 DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report")}
-IMPURE = ("pipeline.bundle", "pipeline.registrar", "odometry.odometry")  # of the algorithms, what reads a file
+IMPURE = ("pipeline.bundle", "pipeline.registrar", "odometry.stream")  # of the algorithms, what reads a file
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
@@ -51,7 +51,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         ),
         "registrar",
     ),
-    "odometry": ("settings", "fix", "motion", "local_map", "places", "graph", "memory", "odometry"),
+    "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "graph", "memory", "stream"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
 
