@@ -34,7 +34,7 @@ IMPURE = (
     "pipeline.jobs",
     "pipeline.workers",
     "pipeline.registrar",
-    "odometry.tracker",
+    "odometry.stream",
     "threads",
 )
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
@@ -69,7 +69,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         ),
         "registrar",
     ),
-    "odometry": ("settings", "fix", "motion", "local_map", "places", "graph", "memory", "tracker"),
+    "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "graph", "memory", "stream"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 

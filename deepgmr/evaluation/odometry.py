@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from deepgmr.datasets.worlds.tours import Tour, tour
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.extras import extra
+from deepgmr.geometry.procrustes import align_few
 from deepgmr.odometry import Odometry
 
 STUDY = "odometry"
@@ -104,9 +105,8 @@ def _rows(way: Tour, poses: dict[str, np.ndarray], seen: list[int], spent: dict[
 def trajectory_error(poses: np.ndarray, truth: np.ndarray) -> float:
     """The root mean square distance between places (F, 4, 4) after the rigid motion that makes it least (ATE)."""
     found, wanted = poses[:, :3, 3], truth[:, :3, 3]
-    centred, others = found - found.mean(axis=0), wanted - wanted.mean(axis=0)
-    turned, _ = Rotation.align_vectors(others, centred)
-    return float(np.sqrt(np.mean(np.sum((turned.apply(centred) - others) ** 2, axis=1))))
+    rotation, translation = align_few(found, wanted, np.ones(len(found)), np.eye(3))
+    return float(np.sqrt(np.mean(np.sum((found @ rotation.T + translation - wanted) ** 2, axis=1))))
 
 
 def relative_errors(

@@ -2,6 +2,6 @@
 
 from deepgmr.odometry.fix import Fix, Loop, Tracking
 from deepgmr.odometry.settings import OdometrySettings
-from deepgmr.odometry.tracker import Odometry
+from deepgmr.odometry.stream import Odometry
 
 __all__ = ["Fix", "Loop", "Odometry", "OdometrySettings", "Tracking"]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 import time as clock
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from deepgmr.errors import InvalidCloud, InvalidConfig
-from deepgmr.geometry.normals import balanced
-from deepgmr.geometry.transform import hat
 from deepgmr.geometry.voxels import rung, size_of
 from deepgmr.io.trajectories import Trajectory
+from deepgmr.odometry.fitting import Fitted, carried_covariance, fitted, symmetric
 from deepgmr.odometry.fix import Fix, Loop, Tracking
 from deepgmr.odometry.local_map import LocalMap
 from deepgmr.odometry.memory import Memory
@@ -22,21 +19,9 @@ from deepgmr.odometry.motion import carried, deskewed, velocity
 from deepgmr.odometry.places import Place
 from deepgmr.odometry.settings import OdometrySettings
 from deepgmr.pipeline.clouds import as_points
-from deepgmr.pipeline.polish import polish
-from deepgmr.pipeline.refine import moved
 from deepgmr.pipeline.registrar import Registrar
-from deepgmr.pipeline.scan import Level, Pair, Scan
+from deepgmr.pipeline.scan import Scan
 from deepgmr.threads import one_thread
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """A scan on the map."""
-
-    pose: np.ndarray  # (4, 4) world from sensor
-    covariance: np.ndarray  # (6, 6) against the map, about the sensor, along the axes of the world
-    overlap: float
-    observability: float
 
 
 class Odometry:
@@ -109,7 +94,7 @@ class Odometry:
             time=now,
             status=status,
             world_from_sensor=fit.pose if known else None,
-            covariance=_symmetric(self._carried(fit.pose, self._key[1]) + fit.covariance) if known else None,
+            covariance=symmetric(self._carried(fit.pose, self._key[1]) + fit.covariance) if known else None,
             overlap=fit.overlap,
             observability=fit.observability,
         )
@@ -123,23 +108,23 @@ class Odometry:
 
     # -- the steps ---------------------------------------------------------------------------------------------
 
-    def _started(self, scan: Scan) -> _Fit:
+    def _started(self, scan: Scan) -> Fitted:
         self._size, self._rung = scan.size, scan.rung_for(self.settings.components)
         spacing = scan.level(None, 1.0).spacing if self._rung is None else 0.0
         self._map = LocalMap.empty(size_of(rung(spacing) if self._rung is None else self._rung), scan.settings)
         self._off = self._first_off
-        return _Fit(np.eye(4), np.zeros((6, 6)), 1.0, 1.0)
+        return Fitted(np.eye(4), np.zeros((6, 6)), 1.0, 1.0)
 
     def _started_again(
-        self, cloud: Any, timed: tuple[np.ndarray, np.ndarray] | None, fit: _Fit, now: float
-    ) -> tuple[Scan, _Fit]:
+        self, cloud: Any, timed: tuple[np.ndarray, np.ndarray] | None, fit: Fitted, now: float
+    ) -> tuple[Scan, Fitted]:
         """The second scan on a map of the first, both as a sensor saw them that moved as it did in between."""
         assert self._first is not None and self._map is not None and self._newest is not None
         self._twist = velocity(np.eye(4), fit.pose, now - self._newest.time)
         first, scan = (self._prepared(cloud, each, False) for each in (self._first, timed))
         self._first, self._map = None, LocalMap.empty(self._map.cell, scan.settings)
         self._memory = Memory(self.registrar, self.settings)
-        self._remember(first, self.fixes[0], _Fit(np.eye(4), np.zeros((6, 6)), 1.0, 1.0))
+        self._remember(first, self.fixes[0], Fitted(np.eye(4), np.zeros((6, 6)), 1.0, 1.0))
         return scan, self._fitted(scan, fit.pose, self._least_reach)
 
     def _expected(self, now: float) -> np.ndarray:
@@ -147,7 +132,7 @@ class Odometry:
         assert self._newest is not None and self._newest.world_from_sensor is not None
         return carried(self._newest.world_from_sensor, self._twist, now - self._newest.time)
 
-    def _found(self, scan: Scan, expected: np.ndarray) -> tuple[Tracking, _Fit]:
+    def _found(self, scan: Scan, expected: np.ndarray) -> tuple[Tracking, Fitted]:
         """On the map where it is expected, or else wherever a search finds it."""
         assert self._map is not None and self._newest is not None
         reach = max(self.settings.reach * math.sqrt(self._off), self._least_reach)
@@ -173,37 +158,15 @@ class Odometry:
         self._map = here
         return Tracking.LOST, lost
 
-    def _fitted(self, scan: Scan, expected: np.ndarray, reach: float) -> _Fit:
-        """Generalised ICP of the scan onto the map, matched within `reach` (input units), and how they meet."""
+    def _fitted(self, scan: Scan, expected: np.ndarray, reach: float) -> Fitted:
         assert self._map is not None
-        settings, own = self.registrar.settings, self.settings
-        pair = Pair(scan, self._map.scan)
-        source, target = scan.level(self._rung, pair.scale), self._map.scan.level(None, pair.scale)
-        some = Level.of(source.points[balanced(source.axes, own.moved)], scan.settings)
-        found = polish(
-            source,
-            target,
-            pair.enter(expected[None])[0],
-            sparse=some,
-            reach=reach / pair.scale,
-            settings=replace(settings.polish, steps=own.steps),
-            refinement=settings.refine,
-        )
-        distance, _ = target.tree.within(
-            moved(some.points, found.target_from_source.matrix.numpy()), own.close * self._map.cell / pair.scale
-        )
-        pose = pair.undo(found.target_from_source)
-        # y + w x y + v about the map's origin, in the units of the pair, is t + scale v + w x (t - origin) of the sensor
-        change = np.eye(6)
-        change[3:, 3:] *= pair.scale
-        change[3:, :3] = -_hat(pose[:3, 3] - self._map.scan.origin)
-        covariance = change @ found.covariance(settings.polish) @ change.T
-        return _Fit(pose, _symmetric(covariance), float(np.isfinite(distance).mean()), float(found.observability))
+        settings = self.registrar.settings
+        return fitted(scan, self._map, self._rung, expected, reach=reach, own=self.settings, settings=settings)
 
-    def _meets(self, fit: _Fit) -> bool:
+    def _meets(self, fit: Fitted) -> bool:
         return fit.overlap >= max(self.settings.least_overlap, self.settings.usual_overlap * self._usual)
 
-    def _learn(self, fix: Fix, fit: _Fit) -> None:
+    def _learn(self, fix: Fix, fit: Fitted) -> None:
         """How the sensor moves, how far predictions are off, and how much of a scan meets the map."""
         before, weight = self._newest, self.settings.settling
         if before is None or before.world_from_sensor is None:
@@ -219,7 +182,7 @@ class Odometry:
         self._usual += (weight if self._usual else 1.0) * (fit.overlap - self._usual)
         self._twist = velocity(before.world_from_sensor, fit.pose, fix.time - before.time)
 
-    def _remember(self, scan: Scan, fix: Fix, fit: _Fit) -> None:
+    def _remember(self, scan: Scan, fix: Fix, fit: Fitted) -> None:
         """Into the map what was seen from elsewhere than before, and into memory now and then."""
         assert self._map is not None and fix.covariance is not None
         settings, cell, places = self.settings, self._map.cell, self._memory.places
@@ -244,9 +207,7 @@ class Odometry:
 
     def _carried(self, pose: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """A covariance about the newest scan in the map, of a pose that moves with it."""
-        arm = np.eye(6)
-        arm[3:, :3] = -_hat(pose[:3, 3] - self._key[0][:3, 3])
-        return arm @ covariance @ arm.T
+        return carried_covariance(covariance, pose[:3, 3] - self._key[0][:3, 3])
 
     @property
     def _first_off(self) -> float:
@@ -276,11 +237,3 @@ class Odometry:
     def _prepared(self, cloud: Any, timed: tuple[np.ndarray, np.ndarray] | None, drop_invalid: bool) -> Scan:
         still = cloud if timed is None else deskewed(*timed, self._twist)
         return self.registrar.prepare(still, role="scan", drop_invalid=drop_invalid)
-
-
-def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    return (matrix + matrix.T) / 2
-
-
-def _hat(vector: np.ndarray) -> np.ndarray:
-    return hat(torch.from_numpy(vector)).numpy()
