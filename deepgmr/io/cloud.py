@@ -126,9 +126,10 @@ def _stored_as(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[float, ...]:
     from scipy.spatial.transform import Rotation
 
-    w, x, y, z = viewpoint[3:]
-    if not np.isfinite(viewpoint).all() or w == x == y == z == 0.0:
+    largest = max(map(abs, viewpoint[3:]))
+    if not np.isfinite(viewpoint).all() or largest == 0.0:
         return viewpoint  # some writers leave the orientation blank: there is no pose to move
+    w, x, y, z = (value / largest for value in viewpoint[3:])  # of any length, and squares may be none
     position = matrix[:3, :3] @ np.array(viewpoint[:3]) + matrix[:3, 3]
     x, y, z, w = (Rotation.from_matrix(matrix[:3, :3]) * Rotation.from_quat([x, y, z, w])).as_quat()
     return (*map(float, position), float(w), float(x), float(y), float(z))
