@@ -103,10 +103,12 @@ def _origin(result: Result) -> str:
 
 
 def _inside(result: Result, path: str) -> Any:
-    """What is at `a.0.b` in a result."""
+    """What is at `a.0.b` in a result; a row of a table goes by its method, too."""
     found: Any = result
     for key in path.split("."):
         try:
+            if isinstance(found, list) and not key.isdigit():
+                found = {row["method"]: row for row in found}
             found = found[int(key) if isinstance(found, list) else key]
         except (KeyError, IndexError, ValueError, TypeError):
             raise InvalidConfig(f"the result of `{result['study']}` holds no {path}") from None
