@@ -275,7 +275,7 @@ class JudgeSettings:
     wide: float = 3.0  # nats of margin beyond which more means nothing
     least_overlap: float = 0.05  # keeps a logarithm finite
     least_observability: float = 1e-4
-    least_stray: float = 0.1
+    least_stray: float = 1.0  # reaches of the initial motion: having stayed closer than that says nothing
     typical_observability: float = 0.1  # before it is known
     unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...

@@ -34,7 +34,10 @@ from deepgmr.pipeline.trace import Clock, Search, Trace
 
 EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
-INITIALS = ((2, 0.01), (5, 0.03), (10, 0.1), (20, 0.2), (60, 0.4))  # degrees and sizes by which a motion is off
+# Degrees and sizes by which an initial motion is off: about and along any direction ...
+INITIALS = ((2, 0.01), (5, 0.03), (10, 0.1), (20, 0.2), (60, 0.4))
+# ... and those that surfaces face most, where walls still meet walls and a fit does not move.
+STUCK = ((0, 0.04), (0, 0.1), (0, 0.2), (90, 0.0), (180, 0.0))
 _ENDS = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}  # of weights of a sign
 _PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
@@ -194,8 +197,11 @@ def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[
     """What becomes of a right answer if it is off by a little or a lot, and fitted."""
     answer, levels = search.poses[0], search.levels
     centre = answer.apply(levels[0].means.double().mean(0, keepdim=True))[0]
-    for degrees, distance in INITIALS:
+    faced = torch.from_numpy(np.linalg.eigh(levels[1].axes.T @ levels[1].axes)[1].T.copy())
+    for degrees, distance in (*INITIALS, *STUCK):
         turn, shift = (torch.from_numpy(rng.normal(size=3)) for _ in range(2))
+        if (degrees, distance) in STUCK:
+            turn, shift = faced[rng.integers(3)], faced[rng.integers(3)]
         rotation = so3_exp(math.radians(degrees) * turn / turn.norm())
         off = RigidTransform(rotation, centre - rotation @ centre + distance * shift / shift.norm())
         prior = Prior(off @ answer, reach=search.settings.initial.reach)

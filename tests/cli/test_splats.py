@@ -71,7 +71,7 @@ def test_mixtures_are_registered() -> None:
     for given in ((source.mixture(), target.mixture()), (source.mixture(), target), (source, target.points)):
         answer = deepgmr.register(*given)
         turn, shift = errors(answer.target_from_source)
-        assert answer.trusted and turn < 1.0 and shift < 0.1
+        assert answer.confidence > 0.8 and turn < 1.0 and shift < 0.1
 
 
 @pytest.mark.parametrize(
