@@ -53,7 +53,7 @@ def test_two_splats_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_cloud(tmp_path / "b.ply", target)
     names = ["a.ply", "b.ply", "-o", "moved.ply", "--transform", "T.txt"]
     arguments = [word if word.startswith("-") else str(tmp_path / word) for word in names]
-    assert cli.register_main(arguments) == 0
+    assert cli.register_main([*arguments, "--trust", "0.8"]) == 0
     assert "# ok" in capsys.readouterr().out
     found = deepgmr.io.read_transform(tmp_path / "T.txt")
     turn, shift = errors(found)

@@ -19,7 +19,8 @@ from deepgmr.io.graphs import METADATA, write_graph
 from deepgmr.networks import DeepGMR, NetworkConfig, OverlapConfig, OverlapNetwork
 from deepgmr.networks.graphs import Graph, Port, graph_of
 
-FACTORS = ("svd", "inv", "inverse", "cholesky", "eig", "eigh", "solve", "qr", "det", "slogdet", "lu")  # operators that runtimes lack
+# Operators that runtimes lack.
+FACTORS = ("svd", "inv", "inverse", "cholesky", "eig", "eigh", "solve", "qr", "det", "slogdet", "lu")
 
 
 class Solver(Graph):
