@@ -26,12 +26,21 @@ WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__") 
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
-DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report")}
-IMPURE = ("pipeline.bundle", "pipeline.registrar", "odometry.stream")  # of the algorithms, what reads a file
+DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
+# Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
+IMPURE = (
+    "pipeline.bundle",
+    "pipeline.saved",
+    "pipeline.jobs",
+    "pipeline.workers",
+    "pipeline.registrar",
+    "odometry.stream",
+    "threads",
+)
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
-    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
+    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr", "graphs"),
     "report": ("scene", "raster", "picture", "facts", "page", "notebook", "live"),
     "pipeline": (
         *(
@@ -39,6 +48,8 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "clouds",
             "frame",
             "scan",
+            "saved",
+            "pace",
             "visibility",
             "agree",
             "refine",
@@ -48,12 +59,19 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "answer",
             "bundle",
             "trace",
+            "near",
+            "looks",
+            "settle",
+            "told",
+            "jobs",
+            "workers",
+            "batch",
         ),
         "registrar",
     ),
     "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "graph", "memory", "stream"),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}

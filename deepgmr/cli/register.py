@@ -147,8 +147,8 @@ def command(
                 registrar = registrar.replace(**change)
             kept = Trace()
             result = registrar.register(
-                clouds[0].points,
-                clouds[1].points,
+                clouds[0],
+                clouds[1],
                 initial=prior,
                 max_rotation_degrees=max_rotation,
                 source_origin=source_origin,

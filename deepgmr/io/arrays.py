@@ -14,6 +14,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, as_points, coordinate_dtype, stored_coordinates
+from deepgmr.io.disk import check_growth
 from deepgmr.io.quiet import quiet_warnings
 
 POINT_KEYS = ("points", "xyz", "pts", "pos", "positions", "vertices", "arr_0")
@@ -32,6 +33,7 @@ def read_npz(path: Path) -> CloudFile:
             entries = {info.filename[:-4]: info for info in archive.infolist() if info.filename.endswith(".npy")}
             if not entries:
                 raise InvalidFile(f"{path}: is a ZIP archive without NumPy arrays; unpack it and give a file from it")
+            check_growth(path, sum(info.file_size for info in entries.values()))
             key = next((name for name in POINT_KEYS if name in entries), None)
             if key is None and len(entries) == 1:
                 key = next(iter(entries))

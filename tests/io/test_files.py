@@ -989,6 +989,15 @@ def test_damaged_files_end_in_a_cloud_or_one_named_error(tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_is_not_finite_is_moved_in_silence() -> None:
+    """A run of the fuzz: NaN and infinities in a cloud warned from within a product of matrices."""
+    points = np.array([[np.nan, 0, 0], [1e308, np.inf, -np.inf], [1, 2, 3]])
+    moved = transformed(
+        CloudFile(points, {"normals": points, "nx": points[:, 0], "ny": points[:, 1], "nz": points[:, 2]}), MOTION
+    )
+    assert np.isfinite(moved.points[2]).all() and not np.isfinite(moved.points[:2]).all(axis=1).any()
+
+
 def test_what_libraries_print_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:]
