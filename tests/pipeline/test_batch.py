@@ -159,6 +159,7 @@ def test_ctrl_c_ends_the_workers_and_says_nothing_of_them(tmp_path: Path) -> Non
     program = tmp_path / "program.py"  # without a guard for `__main__`, as people write them
     program.write_text(
         "import numpy as np, deepgmr, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who runs in the background is born deaf to it
         "x = np.random.default_rng(0).normal(size=(400, 3))\n"
         "try:\n"
         "    for number, result in deepgmr.iter_batch(((x, x + i) for i in range(10**6)), workers=2):\n"
