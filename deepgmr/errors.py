@@ -48,6 +48,18 @@ class InvalidCheckpoint(InvalidInput):
     """A checkpoint is corrupt, truncated, foreign, or newer than this package."""
 
 
+class Cancelled(DeepGMRError):
+    """The caller's `progress` returned False: what was asked for was not done."""
+
+
+class TimedOut(DeepGMRError, TimeoutError):
+    """The time given was over before there was anything to answer; the message says how much it was."""
+
+
+class WorkerDied(DeepGMRError, RuntimeError):
+    """The process that worked on a pair of a batch ended before it answered; the message says how."""
+
+
 class MissingDependency(DeepGMRError, ImportError):
     """An optional library is not installed; the message names the package and the pip command."""
 

@@ -76,8 +76,8 @@ def from_toml(text: str, *, where: str = "the text") -> dict[str, Any]:
         import tomli as tomllib  # type: ignore[no-redef]
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{where} is no TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # of numbers and of nesting it says so with others than its own
+        raise InvalidConfig(f"{where} is no TOML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _is_table(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Our methods beside other libraries', on the same pairs in the same run.
 
-    python scripts/benchmark.py ../shared/modelnet40/benchmark/modelnet_noisy.h5 ../shared/scans
+    python scripts/benchmark.py modelnet_*.h5 scans/ --limit 25
 
 `deepgmr evaluate` with every peer that is installed: icp, fgr, ransac (Open3D), kiss (KISS-Matcher), gicp (small_gicp).
 A peer gets the best of several sizes for each suite and each group of its pairs, chosen by its successes: an oracle no
@@ -31,11 +31,11 @@ def measured(given: argparse.Namespace, watch: Any) -> dict[str, Any]:
         max_rotation_degrees=given.max_rotation,
         progress=watch.progress,
     )
-    return to_result(tables)
+    return to_result(tables, pairs=False)
 
 
 def main() -> int:
-    parser = options(__doc__, "tables")
+    parser = options(__doc__, "tables", "peers")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="as `deepgmr evaluate` takes them")
     parser.add_argument("--method", action="append", help="may be repeated [default: register and all installed peers]")
     parser.add_argument("--limit", type=int, help="at most so many pairs a suite, spread evenly")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -14,16 +15,23 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
-from deepgmr.errors import DeepGMRError
-from deepgmr.io import CloudFile, read_cloud, read_transform, write_cloud, write_transform
+from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidConfig
+from deepgmr.io import CloudFile, checkpoint, read_cloud, read_transform, transformed, write_cloud, write_transform
+from deepgmr.networks.overlap import OverlapConfig, OverlapNetwork
+from deepgmr.pipeline.bundle import Bundle
+from deepgmr.pipeline.clouds import as_points
+from deepgmr.pipeline.settings import Settings
 
-SLOW = 20.0  # seconds for a file of a few kilobytes: something follows a promise in a header
+SLOW = 5.0  # seconds for a file of a few kilobytes: something follows a promise in a header
 NUMBERS: tuple[str, ...] = (
     "0",
     "-1",
@@ -38,6 +46,7 @@ NUMBERS: tuple[str, ...] = (
 )
 NUMBERS += ("9223372036854775808", "9" * 30, "9" * 5000, "nan", "-inf", "1e400", "1e200", "0.5", "two", "")
 WHOLE = (0, 1, 255, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+MOTION = np.array([[0.0, -1.0, 0.0, 0.25], [1.0, 0.0, 0.0, -2.0], [0.0, 0.0, 1.0, 1 / 3], [0.0, 0.0, 0.0, 1.0]])
 SEEN_BY_DEFAULT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # all but these
 
 
@@ -45,6 +54,7 @@ SEEN_BY_DEFAULT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning,
 class Report:
     """What a run of the fuzz found."""
 
+    what: str = "files"
     files: int = 0
     refused: int = 0
     unnamed: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))  # type and place: the files
@@ -61,7 +71,9 @@ class Report:
         return wrong + (self.slowest > SLOW)
 
     def text(self) -> str:
-        lines = [f"{self.files:,} files: {self.refused:,} refused by name, {self.files - self.refused:,} otherwise"]
+        lines = [
+            f"{self.files:,} {self.what}: {self.refused:,} refused by name, {self.files - self.refused:,} otherwise"
+        ]
         for title, found in (("unnamed", self.unnamed), ("printed", self.printed)):
             lines += [f"{title}: {len(files):6,}  {what}" for what, files in sorted(found.items())]
         lines.append(f"{self.output:,} bytes on file descriptors 1 and 2")
@@ -81,46 +93,62 @@ class Report:
 def fuzz(files: int, seed: int, folder: Path) -> Report:
     """Damage and read so many files, written one after the other into `folder`."""
     generator = np.random.default_rng(seed)
-    clouds, motions = specimens(folder), matrices(folder)
+    pools: list[tuple[Callable[[Path], None], float, dict[str, bytes]]] = [
+        (_cloud, 0.84, specimens(folder)),
+        (_transform, 0.06, matrices(folder)),
+        (_settings, 0.05, {"settings.toml": Settings().to_toml().encode()}),
+        (_network, 0.05, networks(folder)),
+    ]
     report = Report()
-    with watched() as printed:
+    with watched() as printed, suppress(KeyboardInterrupt):  # what was found until then is found
         for _ in range(files):
-            pool, read = (motions, _transform) if generator.random() < 0.06 else (clouds, _cloud)
+            read, _, pool = pools[generator.choice(len(pools), p=[share for _, share, _ in pools])]
             name = str(generator.choice(list(pool)))
             content = damaged(pool[name], list(pool.values()), generator)
+            if generator.random() < 0.5:
+                content = mended(content, pool[name], generator)
             suffixes = [Path(other).suffix for other in pool]
             suffix = str(generator.choice(suffixes)) if generator.random() < 0.1 else Path(name).suffix
             path = folder / f"damaged{suffix}"
             path.write_bytes(content)
-            _judge(report, read, path, name, printed)
+            judged(report, partial(read, path), name, path.read_bytes, printed, begins=f"{path}: ")
             path.unlink()
     return report
 
 
-def _judge(report: Report, read: Callable[[Path], None], path: Path, name: str, printed: Callable[[], bytes]) -> None:
+def judged(
+    report: Report,
+    call: Callable[[], object],
+    name: str,
+    content: Callable[[], bytes],
+    printed: Callable[[], bytes],
+    *,
+    begins: str,
+) -> None:
+    """Make one call, and note how it ended: `begins` is what the message of a named error begins with."""
     report.files += 1
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: the machine may be busy
     try:
-        read(path)
+        call()
     except DeepGMRError as error:
         report.refused += 1
         text = str(error)
-        if not text.startswith(f"{path}: ") or "\n" in text or len(text) > 500 + len(str(path)):
-            report.unnamed[f"{name}: no clear line: {text[:120]!r}"].append(path.read_bytes())
+        if not text.startswith(begins) or "\n" in text or len(text) > 500 + len(begins):
+            report.unnamed[f"{name}: no clear line: {text[:120]!r}"].append(content())
         elif isinstance(error.__context__, MemoryError):
-            report.unnamed[f"{name}: MemoryError behind {text[:80]!r}"].append(path.read_bytes())
+            report.unnamed[f"{name}: MemoryError behind {text[:80]!r}"].append(content())
     except BaseException as error:  # a panic in Rust is no Exception
         if isinstance(error, KeyboardInterrupt):
             raise
-        report.unnamed[f"{name}: {_place(error)}"].append(path.read_bytes())
-    seconds = time.perf_counter() - start
+        report.unnamed[f"{name}: {_place(error)}"].append(content())
+    seconds = time.process_time() - start
     if seconds > report.slowest:
-        report.slowest, report.slowest_name, report.slowest_file = seconds, name, path.read_bytes()
+        report.slowest, report.slowest_name, report.slowest_file = seconds, name, content()
     said = printed()
     if said:
         report.output += len(said)
         last = re.sub(r"\d+", "N", said.decode("utf-8", "replace").strip().splitlines()[0][-150:])
-        report.printed[f"{name}: {last}"].append(path.read_bytes())
+        report.printed[f"{name}: {last}"].append(content())
 
 
 def _place(error: BaseException) -> str:
@@ -136,10 +164,25 @@ def _cloud(path: Path) -> None:
     assert cloud.points.dtype == np.float64 and cloud.points.ndim == 2 and cloud.points.shape[1] == 3 and len(cloud)
     for name, values in cloud.properties.items():
         assert isinstance(name, str) and values.ndim in (1, 2) and len(values) == len(cloud), name
+    with suppress(InvalidCloud):  # which knows no path
+        assert as_points(cloud, drop_invalid=True).dtype == np.float64
+    with suppress(InvalidCloud):
+        assert len(transformed(cloud, MOTION)) == len(cloud)
 
 
 def _transform(path: Path) -> None:
     assert read_transform(path).shape == (4, 4)
+
+
+def _settings(path: Path) -> None:
+    try:
+        Settings.from_toml(path.read_text(encoding="utf-8", errors="replace"))
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _network(path: Path) -> None:
+    checkpoint.load(path) if checkpoint.read(path).kind != "bundle" else Bundle.load(path)
 
 
 # -- what is damaged, and how ------------------------------------------------------------------------------------
@@ -159,6 +202,9 @@ def specimens(folder: Path) -> dict[str, bytes]:
         for kind in ("ply", "pcd"):
             cloud = CloudFile(points, properties, kind, ("a remark",), np.dtype(np.float32), text)
             found[f"{'ascii' if text else 'binary'}.{kind}"] = _written(folder / f"a.{kind}", cloud)
+    names = ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    splat = {name: generator.normal(size=12).astype("f4") for name in (*names, *(f"f_rest_{i}" for i in range(9)))}
+    found["splat.ply"] = _written(folder / "a.ply", CloudFile(points, splat, coordinate_dtype=np.dtype(np.float32)))
     cloud = CloudFile(points, properties)
     suffixes = ["xyz", "pts", "csv", "npy", "npz"]
     try:
@@ -212,11 +258,19 @@ def e57(path: Path, points: np.ndarray) -> bytes:
 def matrices(folder: Path) -> dict[str, bytes]:
     """A motion in every form it is read in."""
     found = {}
-    motion = np.array([[0.0, -1.0, 0.0, 0.25], [1.0, 0.0, 0.0, -2.0], [0.0, 0.0, 1.0, 1 / 3], [0.0, 0.0, 0.0, 1.0]])
     for suffix in ("txt", "npy", "json"):
-        write_transform(folder / f"a.{suffix}", motion)
+        write_transform(folder / f"a.{suffix}", MOTION)
         found[f"motion.{suffix}"] = (folder / f"a.{suffix}").read_bytes()
-    return found | {"array.txt": str(motion).encode(), "list.json": str(motion.tolist()).encode()}
+    return found | {"array.txt": str(MOTION).encode(), "list.json": str(MOTION.tolist()).encode()}
+
+
+def networks(folder: Path) -> dict[str, bytes]:
+    """A small network and a small bundle."""
+    path, config = folder / "a.safetensors", OverlapConfig(width=8, heads=2, blocks=1)
+    checkpoint.save(path, OverlapNetwork(config), provenance={"version": "0", "steps": 3})
+    found = {"network.safetensors": path.read_bytes()}
+    replace(Bundle.load(), network=OverlapNetwork(config)).save(path)
+    return found | {"bundle.safetensors": path.read_bytes()}
 
 
 def _written(path: Path, cloud: CloudFile) -> bytes:
@@ -290,9 +344,58 @@ def damaged(content: bytes, others: list[bytes], generator: np.random.Generator)
     return bytes(data)
 
 
-def _change_word(data: bytearray, generator: np.random.Generator) -> None:
+def mended(content: bytes, whole: bytes, generator: np.random.Generator) -> bytes:
+    """What guards a format against chance, put right again, so that what is behind it meets the damage."""
+    if whole.startswith(b"ASTM-E57"):
+        return mended_e57(content)
+    if b'"deepgmr"' in whole[:40_000]:
+        return mended_network(whole, generator)
+    return content
+
+
+def mended_e57(content: bytes) -> bytes:
+    """The checksums of its pages of 1024 bytes, CRC-32C, made good."""
+    pages = (content[at : at + 1020].ljust(1020, b"\0") for at in range(0, len(content), 1024))
+    return b"".join(page + crc32c(page).to_bytes(4, "big") for page in pages)
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of Castagnoli's polynomial."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ _CASTAGNOLI[(value ^ byte) & 255]
+    return value ^ 0xFFFFFFFF
+
+
+def _row(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+_CASTAGNOLI = [_row(value) for value in range(256)]
+
+
+def mended_network(content: bytes, generator: np.random.Generator) -> bytes:
+    """A network whose header says something else, under a digest that agrees."""
+    tensors = load_tensors(content)
+    size = int.from_bytes(content[:8], "little")
+    text = bytearray(json.loads(content[8 : 8 + size])["__metadata__"]["deepgmr"].encode())
+    for _ in range(generator.integers(1, 4)):
+        _change_word(text, generator, reach=len(text))
+    try:
+        header = json.loads(text)
+        header.pop("digest", None)
+        header["digest"] = checkpoint._digest(header, tensors)
+        text = bytearray(json.dumps(header).encode())
+    except (ValueError, AttributeError, TypeError):
+        pass
+    return save_tensors(tensors, metadata={"deepgmr": text.decode("utf-8", "replace")})
+
+
+def _change_word(data: bytearray, generator: np.random.Generator, *, reach: int = 3000) -> None:
     """One number of the first lines becomes another, or one of their words another word or line."""
-    head = bytes(data[:3000])
+    head = bytes(data[:reach])
     if generator.random() < 0.7:
         found = list(re.finditer(rb"[-+]?\d+(?:\.\d+)?", head))
         new = str(generator.choice(NUMBERS)).encode()

@@ -22,7 +22,7 @@ from importlib.abc import MetaPathFinder
 
 class Absent(MetaPathFinder):
     names = {"trimesh", "h5py", "open3d", "laspy", "lazrs", "pye57", "pooch", "requests", "matplotlib"}
-    names |= {"plotly", "tensorboard", "rerun", "playwright"}
+    names |= {"plotly", "tensorboard", "rerun", "playwright", "onnx", "onnxscript", "onnxruntime"}
 
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in self.names:
@@ -71,6 +71,7 @@ def test_what_needs_an_extra_names_it(sample: Path, tmp_path: Path) -> None:
         (("evaluate", tmp_path / "pairs.h5", "--method", "identity"), "h5py", "evaluate"),
         (("register", target, target, "--view"), "rerun", "view"),
         (("view", target, target), "rerun", "view"),
+        (("export", "deepgmr", "--format", "onnx", "--out", tmp_path), "onnx", "export"),
     ):
         done = alone(*arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr

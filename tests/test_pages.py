@@ -57,8 +57,12 @@ def test_pages_are_what_the_results_make_of_them() -> None:
     assert not found, f"{found} differ from docs/results; `python scripts/pages.py` makes them anew"
 
 
-def test_a_result_that_changes_is_seen(tmp_path: Path) -> None:
-    made = runpy.run_path(str(ROOT / "scripts" / "pages.py"))["made"]
+@pytest.fixture(scope="module")
+def made() -> Any:
+    return runpy.run_path(str(ROOT / "scripts" / "pages.py"))["made"]
+
+
+def test_a_result_that_changes_is_seen(made: Any, tmp_path: Path) -> None:
     result = {"study": "busy", "machine": [{"beside": "quiet", "ms": 12.34, "ratio": 1.0}]}
     (tmp_path / "busy.json").write_text(json.dumps(result))
     page = "<!-- results: busy machine beside,ms -->\nold\n<!-- end -->\n"
@@ -66,10 +70,75 @@ def test_a_result_that_changes_is_seen(tmp_path: Path) -> None:
     after = made(page, tmp_path)
     assert "| quiet | 12.3 |" in after and "-->12<!--" in after and "old" not in after
     assert made(after, tmp_path) == after
+    assert "| 12.34 |" in made(page.replace("ms -->", "ms:.2f -->", 1), tmp_path)
     with pytest.raises(ValueError, match=r"holds no machine\.3\.ms"):
         made(page.replace("machine.0", "machine.3"), tmp_path)
+    with pytest.raises(ValueError, match="holds one of beside_,ms_"):
+        made(page.replace("beside,ms", "beside_,ms_"), tmp_path)
     with pytest.raises(ValueError, match="no such file"):
         made(page.replace("busy", "profile"), tmp_path)
+
+
+def evaluated(path: Path, suite: str, kind: str, **summary: float) -> None:
+    """What `deepgmr evaluate --summary` writes, of one suite of 40 pairs."""
+    rows = [{"method": "identity", "success": 0.0, "ms": 0.1}, {"method": "register", **summary}]
+    told = {
+        "command": f"deepgmr evaluate {suite}",
+        "commit": "abc+",
+        "date": "2030-01-02T",
+        "threads": 2,
+        "machine": "m",
+    }
+    table = {"suite": suite, "kind": kind, "count": 40, "summary": rows, "provenance": told}
+    path.write_text(json.dumps({"study": "tables", "tables": [table], "pooled": []}))
+
+
+def test_evaluations_become_a_row_a_suite_and_a_column_a_method(made: Any, tmp_path: Path) -> None:
+    evaluated(tmp_path / "a.json", "scans", "scans", **{"success": 0.75, "ms": 81.6, "wrong and sure": 0.05})
+    evaluated(tmp_path / "b.json", "halls#s4", "scans", **{"success": 1.0, "ms": 9.0, "wrong and sure": 0.0})
+    evaluated(tmp_path / "c.json", "modelnet_clean", "modelnet", **{"ADD-S@.05": 0.5, "recall@.05": 0.25, "ms": 20.0})
+
+    def table(marker: str) -> list[str]:
+        return str(made(f"<!-- results: {marker} -->\n<!-- end -->\n", tmp_path)).splitlines()[1:-1]
+
+    both = table("a+b scans suite,right,ms:.0f,wrong and sure:.1%")
+    assert both[0] == "| suite | right | ms | wrong and sure |"
+    assert both[2:] == [
+        "| scans: objects, rooms, LiDAR | 30 of 40 | 82 | 5.0% |",
+        "| `halls#s4` | 40 of 40 | 9 | 0.0% |",
+    ]
+    assert table("c methods")[2:] == ["| clean: the same points | 0.50, 20 |"]
+    assert table("b origin") == [
+        "Measured on 2030-01-02 with commit abc+ on 2 threads of m: `deepgmr evaluate halls#s4`."
+    ]
+    assert [line[:2] for line in table("a+b origin")] == ["- ", "- "]
+
+
+def test_a_result_that_is_still_to_come_leaves_no_trace(made: Any, tmp_path: Path) -> None:
+    page = (
+        "<!-- results: optional:scaling picture as clouds grow -->\n<!-- end -->\n"
+        "<!-- results: optional:scaling -->\n<!-- end -->\n"
+    )
+    assert made(page, tmp_path) == page
+    hall = {"right": True, "seconds": 0.5, "megabytes": 12.0, "confidence": 0.95, "milliseconds": {"scan": 100.0}}
+    cell = {"points": 1000, "scale": 1.0, "method": "register", "size": None, "halls": [hall]}
+    (tmp_path / "scaling.json").write_text(json.dumps({"study": "scaling", "cells": [cell]}))
+    after = made(page, tmp_path)
+    assert "![as clouds grow](scaling.svg)" in after
+    assert "| 1,000 | register | 0.500 | 12 | 1.00 | 1 | 0.00 |" in after and "| 1,000 | 100 | 500 |" in after
+    assert made(after, tmp_path) == after
+    (tmp_path / "scaling.json").unlink()
+    assert made(after, tmp_path) == page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_measured_tables_come_from_results(page: Path) -> None:
+    """A table with a number in most of its cells was measured, and stands between the marks."""
+    prose = re.sub(r"(?ms)^<!-- results: .*?^<!-- end -->$", "", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", BLOCK.sub("", prose)):
+        cells = [cell.strip() for row in table.splitlines()[2:] for cell in row.strip("|").split("|")]
+        numbers = [cell for cell in cells if re.fullmatch(r"[-\d.,]+( ?(%|ms|s|MB|°))?", cell)]
+        assert len(numbers) < len(cells) / 3, f"{page.name}: make this from docs/results\n{table}"
 
 
 # -- code --------------------------------------------------------------------------------------------------------

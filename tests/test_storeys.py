@@ -20,18 +20,27 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline")  # what `register` is
+PRODUCT = ("io", "pipeline", "odometry")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
-DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report")}
-IMPURE = ("pipeline.bundle", "pipeline.registrar")  # of the product's algorithm, what reads a file
+DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
+# Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
+IMPURE = (
+    "pipeline.bundle",
+    "pipeline.saved",
+    "pipeline.jobs",
+    "pipeline.workers",
+    "pipeline.registrar",
+    "odometry.stream",
+    "threads",
+)
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
     "geometry": ("transform", "procrustes"),
     "mixture": ("gaussian_mixture", "solver"),
-    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr"),
+    "networks": ("rri", "moments", "patches", "pointnet", "overlap", "deepgmr", "graphs"),
     "report": ("scene", "raster", "picture", "facts", "page", "notebook", "live"),
     "pipeline": (
         *(
@@ -39,6 +48,8 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "clouds",
             "frame",
             "scan",
+            "saved",
+            "pace",
             "visibility",
             "agree",
             "refine",
@@ -48,11 +59,19 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "answer",
             "bundle",
             "trace",
+            "near",
+            "looks",
+            "settle",
+            "told",
+            "jobs",
+            "workers",
+            "batch",
         ),
         "registrar",
     ),
+    "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "graph", "memory", "stream"),
 }
-HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun")
+HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
 # What an upper room must not touch: the disk, the terminal, and chance that no generator governs.
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint"}
@@ -196,7 +215,7 @@ def test_doors_open_inside_methods_only(door: tuple[str, str]) -> None:
 PURE = [
     path
     for path in modules()
-    if room(dotted(path)) in (*MATHEMATICS, "pipeline") and not dotted(path).startswith(IMPURE)
+    if room(dotted(path)) in (*MATHEMATICS, "pipeline", "odometry") and not dotted(path).startswith(IMPURE)
 ]
 
 

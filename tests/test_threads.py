@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgmr.threads import one_thread
+from deepgmr.errors import InvalidConfig
+from deepgmr.threads import one_thread, set_threads
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +119,62 @@ print(len(os.listdir("/proc/self/task")) - before, torch.get_num_threads())
 """
     )
     assert run(code) == "0 2\n"
+
+
+MANY = """
+if __name__ == "__main__":
+    import sys, threading
+    from deepgmr import Registrar
+    registrar, pairs = Registrar.load(), [(x, y), (y, x), (x[:300], y), (y, x[50:350])]
+    def key(a): return a.target_from_source.tobytes() + a.covariance.tobytes() + repr(a.evidence).encode()
+    alone = [key(registrar.register(*pair)) for pair in pairs]
+"""
+
+
+def test_threads_that_share_scans_agree_to_the_last_bit() -> None:
+    code = (
+        MANY
+        + """
+    scans = {id(cloud): registrar.prepare(cloud) for pair in pairs[:2] for cloud in pair}
+    found = []
+    def worker(shift):
+        for number in range(4):
+            at = (number + shift) % 4
+            pair = [scans.get(id(cloud), cloud) for cloud in pairs[at]]
+            found.append(key(registrar.register(*pair)) == alone[at])
+    threads = [threading.Thread(target=worker, args=(shift,)) for shift in range(4)]
+    [thread.start() for thread in threads]; [thread.join() for thread in threads]
+    print(len(found), set(found))
+"""
+    )
+    assert run(CLOUDS + code) == "16 {True}\n"
+
+
+def test_more_threads_change_no_bit_and_a_forked_child_goes_without() -> None:
+    code = (
+        MANY
+        + """
+    deepgmr.set_threads(2)
+    again = [key(registrar.register(*pair)) == known for pair, known in zip(pairs, alone)]
+    more = len(os.listdir("/proc/self/task")) if sys.platform.startswith("linux") else 2
+    torch.set_num_threads(2)
+    (torch.randn(3_000_000) * 2).sum()  # starts torch's own, which a child would wait for
+    theirs = None
+    if hasattr(os, "fork"):
+        import warnings
+        warnings.simplefilter("ignore")
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            theirs = pool.map_async(answer, [0]).get(60)[0]
+    print(again, more > 1, theirs in (None, answer(0)), deepgmr.threads.searching())
+"""
+    )
+    assert (
+        run(CLOUDS.replace("deepgmr\n", "deepgmr, deepgmr.threads\n", 1) + code)
+        == "[True, True, True, True] True True 2\n"
+    )
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+def test_a_number_of_threads_is_a_whole_number(count: object) -> None:
+    with pytest.raises(InvalidConfig, match="number of threads"):
+        set_threads(count)  # type: ignore[arg-type]

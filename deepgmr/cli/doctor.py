@@ -26,6 +26,9 @@ OPTIONAL = {  # a package and the extra that brings it
     "matplotlib": "plots",
     "tensorboard": "tensorboard",
     "rerun-sdk": "view",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
     "open3d": "benchmark",
     "kiss-matcher": "benchmark",
 }

@@ -37,6 +37,10 @@ def command(
             "--json", metavar="OUT.json|-", help="Write every number of every pair; - prints it, not the tables."
         ),
     ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option("--summary", metavar="OUT.json", help="Write the numbers of the tables alone, as JSON."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many pairs of each suite.")] = None,
     max_rotation: Annotated[
         float | None, typer.Option("--max-rotation", metavar="DEG", help="Rotations are known to be below this.")
@@ -51,10 +55,15 @@ def command(
     with answering("deepgmr evaluate", as_json=printed):
         from deepgmr import io as files
 
-        if output is not None and not printed:
-            if output.suffix != ".json":
-                raise InvalidConfig(f"--json {output}: must end in .json, or be - to print it; it might be a suite")
-            files.check_writable(output)
+        for option, path in (("json", None if printed else output), ("summary", summary)):
+            if path is None:
+                continue
+            if path.suffix != ".json":
+                instead = (
+                    "; it might be a suite" if option == "summary" else ", or be - to print it; it might be a suite"
+                )
+                raise InvalidConfig(f"--{option} {path}: must end in .json{instead}")
+            files.check_writable(path)
         from deepgmr import evaluation
         from deepgmr.datasets.suites.made import SMALL
 
@@ -69,5 +78,7 @@ def command(
             )
         if output is not None and not printed:
             evaluation.write_json(output, tables)
+        if summary is not None:
+            evaluation.write_json(summary, tables, pairs=False)
         text = json.dumps(evaluation.to_result(tables), allow_nan=False) if printed else evaluation.to_text(tables)
         put(text + "\n")

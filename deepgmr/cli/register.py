@@ -107,7 +107,7 @@ def command(
     Prints the 4x4 (read it with numpy.loadtxt) and a verdict behind a #. Exits with 0 when registered, 2 on bad input,
     3 when there is an answer that should not be trusted. Of the presets, fast looks once, thorough leaves no look out,
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
-    XYZ, PTS, TXT, CSV, NPY, NPZ and, with the extras deepgmr[las] and deepgmr[e57], LAS, LAZ and E57.
+    XYZ, PTS, TXT, CSV, NPY, NPZ, KITTI's BIN and, with the extras deepgmr[las] and deepgmr[e57], LAS, LAZ and E57.
     """
     with answering("register", as_json=as_json):
         from deepgmr import io as files
@@ -147,8 +147,8 @@ def command(
                 registrar = registrar.replace(**change)
             kept = Trace()
             result = registrar.register(
-                clouds[0].points,
-                clouds[1].points,
+                clouds[0],
+                clouds[1],
                 initial=prior,
                 max_rotation_degrees=max_rotation,
                 source_origin=source_origin,

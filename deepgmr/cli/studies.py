@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 Measure = Callable[[argparse.Namespace, "Watch"], "Result"]
 
 
-def options(doc: str | None, study: str) -> argparse.ArgumentParser:
-    """A parser with what every study takes; `study` is the module of `deepgmr.evaluation` that knows the result."""
+def options(doc: str | None, study: str, name: str = "") -> argparse.ArgumentParser:
+    """A parser with what every study takes; `study` is the module of `deepgmr.evaluation` that knows the result, and
+    `name` that of its file where it is another."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    place = Path("docs", "results", f"{study}.json")
+    place = Path("docs", "results", f"{name or study}.json")
     parser.set_defaults(study=study)
     parser.add_argument("--json", type=Path, metavar="OUT", default=place, help=f"every number [default: {place}]")
     parser.add_argument("--from", type=Path, nargs="+", dest="read", metavar="JSON", help="show again, measure nothing")

@@ -19,6 +19,7 @@ from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.mixture import GaussianMixture
 
 STUDY = "divergences"
+UNSCENTED = "unscented KL of mixtures"
 PARTS = ("speed", "unscented", "accuracy")  # the second in a process of its own is not helped by what the first freed
 
 ESTIMATORS: dict[str, Callable[[GaussianMixture, GaussianMixture], Tensor]] = {
@@ -73,28 +74,40 @@ def measure(*, parts: Sequence[str] = PARTS, sizes: Sizes = FULL, watch: Watch |
 
 def markdown(result: Result) -> str:
     """A table of ratios, and one of errors."""
-    parts = []
-    if result["speed"]:
-        parts.append(as_table([_told(row) for row in result["speed"]]))
-    if "accuracy" in result:
-        found = result["accuracy"]
-        rows = [{"estimator": "*median true KL*"} | {n: f"{v:.2f}" for n, v in found["truth"].items()}]
-        for name, row in found["estimators"].items():
-            errors = {n: f"{e:.2g} %" if e < 99.5 else f"{e:.0f} %" for n, e in row["percent"].items()}
-            rows.append({"estimator": name} | errors | {n: f"{v:.2g}" for n, v in row["ms"].items()})
-        own = ", ".join(f"{value:.1e}" for value in found["standard_error"].values())
-        parts.append(
-            f"Median relative error against {found['samples']:,}-sample stratified Monte Carlo, over {found['pairs']} "
-            "pairs a column.\nCost: milliseconds of one thread a pair, float32, in a batch.\n*random*: two independent "
-            f"mixtures; *moved*: a mixture and itself with every parameter a little off.\n\n{as_table(rows)}\n\n"
-            f"The truth's own standard error, relative, median of each column: {own}."
-        )
-    return "\n\n".join(parts)
+    return "\n\n".join(parts(result).values())
+
+
+def parts(result: Result) -> dict[str, str]:
+    """The tables one by one: `speed`, `unscented` and `accuracy`, those that were measured."""
+    found = {part: [_told(row) for row in result["speed"] if _part(row) == part] for part in PARTS}
+    tables = {part: as_table(rows) for part, rows in found.items() if rows}
+    return tables | ({"accuracy": _accuracy(result["accuracy"])} if "accuracy" in result else {})
+
+
+def _part(row: Result) -> str:
+    return "unscented" if row["what"] == UNSCENTED else "speed"
+
+
+def _accuracy(found: Result) -> str:
+    rows = [{"estimator": "*median true KL*"} | {n: f"{v:.2f}" for n, v in found["truth"].items()}]
+    for name, row in found["estimators"].items():
+        errors = {n: f"{e:.2g} %" if e < 99.5 else f"{e:.0f} %" for n, e in row["percent"].items()}
+        rows.append({"estimator": name} | errors | {n: f"{v:.2g}" for n, v in row["ms"].items()})
+    own = ", ".join(f"{value:.1e}" for value in found["standard_error"].values())
+    return (
+        f"Median relative error against {found['samples']:,}-sample stratified Monte Carlo, over {found['pairs']} "
+        "pairs a column.\nCost: milliseconds of one thread a pair, float32, in a batch.\n*random*: two independent "
+        f"mixtures; *moved*: a mixture and itself with every parameter a little off.\n\n{as_table(rows)}\n\n"
+        f"The truth's own standard error, relative, median of each column: {own}."
+    )
 
 
 def _told(row: Result) -> Result:
-    ours, theirs = (None if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("ours", "theirs"))
-    ratio = None if row["theirs"] is None else f"{row['theirs'] / row['ours']:.2g}x"
+    ours, theirs = (
+        None if row[k] is None else f"{float(f'{row[k]:.3g}'):,g} {row['unit']}" for k in ("ours", "theirs")
+    )
+    times = None if row["theirs"] is None else row["theirs"] / row["ours"]
+    ratio = None if times is None else f"{times:.0f}x" if times >= 10 else f"{times:.2f}x"
     return {"what": row["what"], "size": row["size"], "against": row["against"], "ours": ours, "theirs": theirs} | {
         "theirs over ours": ratio
     }
@@ -229,7 +242,7 @@ def unscented(batch: int, components: int, rounds: int) -> list[Result]:
     for theirs, how in ((samples_first, "samples first"), (samples_inside, "rearranged, the fastest we found")):
         assert torch.allclose(divergence.kl_unscented(p, q), theirs(), rtol=1e-3, atol=1e-3)
         a, b = _alternate(lambda: divergence.kl_unscented(p, q), theirs, rounds)
-        rows.append(_row("unscented KL of mixtures", size, f"`MixtureSameFamily.log_prob`, {how}", 1e3 * a, 1e3 * b))
+        rows.append(_row(UNSCENTED, size, f"`MixtureSameFamily.log_prob`, {how}", 1e3 * a, 1e3 * b))
     return rows
 
 

@@ -82,8 +82,13 @@ def measure(
 
 def markdown(result: Result) -> str:
     """A table of each part."""
-    parts = [key for key in ("forward", "batched", "training", "solvers") if key in result]
-    return "\n\n".join(as_table(result[key], form=".3g" if key != "solvers" else ".4f") for key in parts)
+    return "\n\n".join(parts(result).values())
+
+
+def parts(result: Result) -> dict[str, str]:
+    """The tables one by one: `forward`, `batched`, `training` and `solvers`, those that were measured."""
+    found = [key for key in ("forward", "batched", "training", "solvers") if key in result]
+    return {key: as_table(result[key], form=".3g" if key != "solvers" else ".4f") for key in found}
 
 
 def network_of(weights: str | Path) -> DeepGMR:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,11 +19,12 @@ import torch
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.disk import check_readable, replacing
+from deepgmr.io.origin import commit, processor
 
 Result = dict[str, Any]  # as JSON holds it; "study" is the name of the module that made it
 
-_PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher")
-_LEFT = ("method", "failed", "kind")  # columns of words
+_PACKAGES = ("deepgmr", "torch", "numpy", "scipy", "small_gicp", "open3d", "kiss-matcher", "kiss-icp")
+_LEFT = ("method", "failed", "kind", "suite")  # columns of words
 
 
 def _ignored(*_: Any) -> None:
@@ -37,7 +40,7 @@ class Watch:
 
 
 def provenance(**options: Any) -> Result:
-    """When, on what, with which versions, and with which options."""
+    """When, by which command, of which commit, on what, with which versions, and with which options."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -46,13 +49,33 @@ def provenance(**options: Any) -> Result:
             continue
     return {
         **options,
+        "command": _command(sys.argv),
+        "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "processors": os.cpu_count(),
         "machine": platform.machine(),
+        "processor": processor(),
         "versions": versions,
     }
+
+
+def _command(words: Sequence[str]) -> str:
+    """What was typed, without the folders that data and programs happen to lie in."""
+    program = Path(words[0])
+    if program.name == "__main__.py":
+        begun = ["python", "-m", program.parent.name]
+    else:
+        begun = ["python", f"{program.parent.name}/{program.name}"] if program.suffix == ".py" else [program.name]
+    return shlex.join([*begun, *(_without_folder(word) for word in words[1:])])
+
+
+def _without_folder(word: str) -> str:
+    if not word.startswith(("/", "..", "~")):
+        return word
+    path, mark, choice = word.partition("#")
+    return Path(path).name + mark + choice
 
 
 def write_result(path: str | Path, result: Result) -> None:
@@ -62,8 +85,8 @@ def write_result(path: str | Path, result: Result) -> None:
         stream.write(text.encode())
 
 
-def read_result(path: str | Path, study: str) -> Result:
-    """What `write_result` wrote of this study. Raises `InvalidFile`."""
+def read_result(path: str | Path, study: str | None = None) -> Result:
+    """What `write_result` wrote of this study, or of any. Raises `InvalidFile`."""
     path = Path(path)
     check_readable(path)
     try:
@@ -71,9 +94,9 @@ def read_result(path: str | Path, study: str) -> Result:
     except ValueError as error:
         raise InvalidFile(f"{path}: is not JSON ({error}); give what a study wrote with --json") from None
     found = content.get("study") if isinstance(content, dict) else None
-    if found != study:
+    if not found or found != (study or found):
         held = f"is of the study `{found}`" if found else "holds no study"
-        raise InvalidFile(f"{path}: {held}; give what `{study}` wrote with --json")
+        raise InvalidFile(f"{path}: {held}; give what {f'`{study}`' if study else 'a study'} wrote with --json")
     return content
 
 

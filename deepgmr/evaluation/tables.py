@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from deepgmr import metrics
+from deepgmr.evaluation.overview import by_method, by_suite
 from deepgmr.evaluation.results import Result, as_table, write_result
 
 RIGHT = 0.05  # a ModelNet answer is right below this mean distance; shapes have radius 1
@@ -66,13 +67,19 @@ class Table:
         """A Markdown table, under a line that says what was run."""
         return _section(self.suite, len(self.names), self.provenance, self.summary())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {
+    def to_dict(self, *, pairs: bool = True) -> dict[str, Any]:
+        """Everything, ready for JSON; without `pairs` no numbers of single pairs."""
+        whole = {
             "suite": self.suite,
             "kind": self.kind,
+            "count": len(self.names),
             "provenance": self.provenance,
             "summary": self.summary(),
+        }
+        return whole | self._of_pairs() if pairs else whole
+
+    def _of_pairs(self) -> dict[str, Any]:
+        return {
             "pairs": {
                 "name": list(self.names),
                 "group": list(self.groups),
@@ -104,25 +111,31 @@ def to_text(tables: Sequence[Table]) -> str:
     return markdown(to_result(tables))
 
 
-def to_result(tables: Sequence[Table]) -> Result:
-    """Everything, ready for JSON."""
-    return {"study": STUDY, "tables": [table.to_dict() for table in tables], "pooled": pooled(tables)}
+def to_result(tables: Sequence[Table], *, pairs: bool = True) -> Result:
+    """Everything, ready for JSON; without `pairs` no numbers of single pairs."""
+    return {"study": STUDY, "tables": [table.to_dict(pairs=pairs) for table in tables], "pooled": pooled(tables)}
 
 
-def write_json(path: str | Path, tables: Sequence[Table]) -> None:
+def write_json(path: str | Path, tables: Sequence[Table], *, pairs: bool = True) -> None:
     """All tables as one JSON file, which appears whole or not at all."""
-    write_result(path, to_result(tables))
+    write_result(path, to_result(tables, pairs=pairs))
 
 
 def markdown(result: Result) -> str:
     """`to_text`, of what was written."""
     parts = [
-        _section(table["suite"], len(table["pairs"]["name"]), table["provenance"], table["summary"])
-        for table in result["tables"]
+        _section(table["suite"], table["count"], table["provenance"], table["summary"]) for table in result["tables"]
     ]
     if len(parts) > 1:
         parts.append(f"### all suites together\n\n{as_table(result['pooled'], _FORMATS)}")
     return "\n\n".join(parts)
+
+
+def parts(result: Result) -> dict[str, list[Result]]:
+    """The rows that pages are made of: one a suite, of each kind of suites, or with a cell for each method."""
+    return {kind: by_suite(result, kind) for kind in ("modelnet", "scans", "fragments")} | {
+        "methods": by_method(result)
+    }
 
 
 def _section(suite: str, pairs: int, provenance: Result, summary: list[Result]) -> str:

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud
+from deepgmr.threads import searching
 
 CHUNK = {"cpu": 1 << 20, "cuda": 1 << 27}  # entries of a distance matrix held at a time: a cache, a card
 
@@ -123,6 +124,9 @@ def _farthest(points: np.ndarray, count: int) -> np.ndarray:
 # -- trees --------------------------------------------------------------------------------------------------------
 
 
+_FARTHEST = 1e150  # beyond this a squared distance overflows, and nothing is nearest
+
+
 class Tree:
     """Points (N, 3) float64 to be searched for neighbours; small_gicp's tree where it is installed, else scipy's.
 
@@ -154,7 +158,7 @@ class Tree:
         """small_gicp's cloud, a normal and a covariance estimated from so many nearest points, each itself included."""
         import small_gicp
 
-        small_gicp.estimate_normals_covariances(self.cloud, self.tree, neighbours)
+        small_gicp.estimate_normals_covariances(self.cloud, self.tree, neighbours, searching())
         return self.cloud
 
     def nearest(self, queries: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +166,7 @@ class Tree:
         if self.cloud is None:
             distance, index = self.tree.query(queries, range(1, count + 1))
             return distance, index
-        index, square = self.tree.batch_knn_search(queries, count, 1)
+        index, square = self.tree.batch_knn_search(queries, count, searching())
         return np.sqrt(square), np.asarray(index).astype(np.int64)
 
     def within(self, queries: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +176,8 @@ class Tree:
         """
         distance, index = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
         # A query far outside visits all of a tree: the box tells it sooner.
-        inside = ((queries >= self._low - reach) & (queries <= self._high + reach)).all(axis=1)
+        limit = min(reach, _FARTHEST)
+        inside = ((queries >= self._low - limit) & (queries <= self._high + limit)).all(axis=1)
         if inside.any():
             found, place = self._first(queries[inside])
             found[found > reach] = np.inf
@@ -182,5 +187,6 @@ class Tree:
     def _first(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.cloud is None:
             return self.tree.query(queries)
-        index, square = self.tree.batch_nearest_neighbor_search(queries, 1)  # three times as fast as one of one nearest
+        # Three times as fast as a search of one nearest.
+        index, square = self.tree.batch_nearest_neighbor_search(queries, searching())
         return np.sqrt(np.asarray(square)), np.asarray(index, dtype=np.int64)

@@ -3,8 +3,8 @@
     cloud = read_cloud("scan.ply")                     # points (N, 3) float64, properties as stored
     write_cloud("moved.ply", transformed(cloud, target_from_source))
 
-Readable: PLY, PCD, OBJ, STL, OFF, GLB, GLTF (meshes are sampled), XYZ/PTS/TXT/CSV/ASC, NPY, NPZ, LAS, LAZ and E57.
-Every bad input raises one InvalidFile (or InvalidTransform) that names the path, what was found and the remedy.
+Readable: PLY, PCD, OBJ, STL, OFF, GLB, GLTF (meshes are sampled), XYZ/PTS/TXT/CSV/ASC, NPY, NPZ, LAS, LAZ, E57 and
+KITTI's BIN. Every bad input raises one InvalidFile (or InvalidTransform) that names the path, what was found and the remedy.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, Triangles, transformed
 from deepgmr.io.disk import check_readable, check_writable, reason, replacing
 from deepgmr.io.matrices import matrix_text, read_transform, write_transform
+from deepgmr.io.trajectories import Trajectory, read_trajectory, write_trajectory
 
 __all__ = [
     "CloudFile",
+    "Trajectory",
     "Triangles",
     "caveat",
     "check_output",
     "check_writable",
     "matrix_text",
     "read_cloud",
+    "read_trajectory",
     "read_transform",
     "transformed",
     "write_cloud",
+    "write_trajectory",
     "write_transform",
 ]
 
@@ -84,6 +88,10 @@ def _read(path: Path, kind: str, seed: int, properties: bool) -> CloudFile:
         from deepgmr.io.arrays import read_npy, read_npz
 
         return read_npy(path) if kind == "npy" else read_npz(path)
+    if kind == "bin":
+        from deepgmr.io.arrays import read_bin
+
+        return read_bin(path)
     if kind == "las":
         from deepgmr.io.las import read_las
 
@@ -134,6 +142,8 @@ def _kind(path: Path, head: bytes, size: int) -> str:
         return "stl"
     if suffix == ".stl" and b"\0" in head:
         return "stl"  # binary with a wrong count: the reader says so
+    if suffix == ".bin":
+        return "bin"
     binary = re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) and head[:2] not in (b"\xff\xfe", b"\xfe\xff")
     if suffix in (*WRITABLE, ".gltf", ".e57") and suffix not in TABLES and (binary or not _numeric(head)):
         begins = re.sub(r"[^\x20-\x7e]", ".", head[:12].decode("latin-1"))

@@ -14,6 +14,7 @@ import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, as_points, coordinate_dtype, stored_coordinates
+from deepgmr.io.disk import check_growth
 from deepgmr.io.quiet import quiet_warnings
 
 POINT_KEYS = ("points", "xyz", "pts", "pos", "positions", "vertices", "arr_0")
@@ -32,6 +33,7 @@ def read_npz(path: Path) -> CloudFile:
             entries = {info.filename[:-4]: info for info in archive.infolist() if info.filename.endswith(".npy")}
             if not entries:
                 raise InvalidFile(f"{path}: is a ZIP archive without NumPy arrays; unpack it and give a file from it")
+            check_growth(path, sum(info.file_size for info in entries.values()))
             key = next((name for name in POINT_KEYS if name in entries), None)
             if key is None and len(entries) == 1:
                 key = next(iter(entries))
@@ -59,6 +61,19 @@ def read_npz(path: Path) -> CloudFile:
     points = arrays.pop(key)
     extras = {k: v for k, v in arrays.items() if v.ndim in (1, 2) and len(v) == len(points) and v.dtype.kind in "biuf"}
     return _as_cloud(path, f"the array {key!r}", points, extras, "npz")
+
+
+def read_bin(path: Path) -> CloudFile:
+    """KITTI's Velodyne scans: x, y, z and intensity of each point, float32, little-endian, and nothing else."""
+    size = path.stat().st_size
+    if size % 16:
+        raise InvalidFile(
+            f"{path}: has {size:,} bytes; a KITTI scan has 16 for each point, it is cut off or another kind"
+        )
+    rows = np.fromfile(path, dtype="<f4").reshape(-1, 4)
+    return CloudFile(
+        rows[:, :3].astype(np.float64), {"intensity": rows[:, 3].copy()}, "bin", coordinate_dtype=np.dtype(np.float32)
+    )
 
 
 def checked_array(path: Path, stream: BinaryIO, size: int) -> np.ndarray:

@@ -59,12 +59,8 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> nn.
     """
     path = _resolve(name_or_path)
     checkpoint = read(path)
-    model = build(checkpoint.kind, checkpoint.config, where=str(path))
     weights = checkpoint.part("ema") or checkpoint.part("model")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InvalidCheckpoint(f"{path}: the tensors do not fit the network its header describes: {error}") from error
+    model = filled(checkpoint.kind, checkpoint.config, weights, where=str(path))
     model.provenance = checkpoint.provenance  # type: ignore[assignment]
     return model.to(device).eval()
 
@@ -83,6 +79,31 @@ def build(kind: str, config: Mapping[str, Any], *, where: str = "checkpoint") ->
         return model_class(from_plain(config_class, config))
     except InvalidConfig as error:
         raise InvalidCheckpoint(f"{where}: {error}") from error
+
+
+def filled(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], *, where: str) -> nn.Module:
+    """The network of a kind with these weights. Raises `InvalidCheckpoint` where they are not the config's, or not finite.
+
+    The shapes are compared before any memory is taken: a header may describe a network of any size.
+    """
+    try:
+        with torch.device("meta"):
+            shapes = {name: tuple(value.shape) for name, value in build(kind, config, where=where).state_dict().items()}
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InvalidCheckpoint):
+            raise
+        raise InvalidCheckpoint(f"{where}: describes a network that cannot be built: {_said(error)}") from None
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
+        raise InvalidCheckpoint(
+            f"{where}: the tensors do not fit the network its header describes: `{wrong[0]}` is "
+            f"{found.get(wrong[0], 'missing')} where {shapes.get(wrong[0], 'none')} belongs ({len(wrong)} such)"
+        )
+    if bad := sorted(name for name, value in weights.items() if not bool(torch.isfinite(value).all())):
+        raise InvalidCheckpoint(f"{where}: `{bad[0]}` holds numbers that are not finite ({len(bad)} such tensors)")
+    model = build(kind, config, where=where)
+    model.load_state_dict(weights)
+    return model
 
 
 def save(path: str | Path, model: nn.Module, *, provenance: Mapping[str, Any] | None = None) -> None:
@@ -132,22 +153,35 @@ def read(path: str | Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(FORMAT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidCheckpoint(f"{path}: not a readable safetensors file (corrupt or truncated?): {error}") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidCheckpoint(
+            f"{path}: not a readable safetensors file (corrupt or truncated?): {_said(error)}"
+        ) from error
     if text is None:
         raise InvalidCheckpoint(f"{path}: a safetensors file, but not one that deepgmr wrote")
     try:
         header = json.loads(text)
         version, digest = int(header["version"]), header.pop("digest")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidCheckpoint(f"{path}: its header is damaged, fetch the file again: {error!r}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidCheckpoint(f"{path}: its header is damaged, fetch the file again: {_said(error)}") from error
     if version > VERSION:
         raise InvalidCheckpoint(
             f"{path}: written in format {version}, this version reads up to {VERSION}. Upgrade deepgmr"
         )
     if digest != _digest(header, tensors):
         raise InvalidCheckpoint(f"{path}: the content does not match its digest; the file is damaged, fetch it again")
-    return Checkpoint(header["kind"], header["config"], header["provenance"], header["state"], tensors)
+    parts: dict[str, type] = {"kind": str, "config": dict, "provenance": dict, "state": dict}
+    for name, kind in parts.items():
+        if not isinstance(header.get(name), kind):
+            raise InvalidCheckpoint(
+                f"{path}: its header has {str(header.get(name))[:40]!r} for `{name}`, where a {kind.__name__} belongs; "
+                "write the file with deepgmr"
+            )
+    return Checkpoint(**{name: header[name] for name in parts}, tensors=tensors)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

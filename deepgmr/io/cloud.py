@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepgmr.errors import InvalidFile, InvalidTransform
+from deepgmr.io.splats import mixture_of, turned
+
+if TYPE_CHECKING:
+    from deepgmr.mixture.gaussian_mixture import GaussianMixture
 
 # The spellings of a normal vector in PLY, PCD (PCL) and LAS (CloudCompare); a motion rotates whichever is there.
 NORMAL_COLUMNS = (
@@ -57,11 +61,16 @@ class CloudFile:
     def __len__(self) -> int:
         return len(self.points)
 
+    def mixture(self) -> GaussianMixture:
+        """The mixture that a splat is: its components weigh by their opacity. Raises `InvalidMixture` for anything else."""
+        return mixture_of(self.points, self.properties)
+
 
 def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
-    """The cloud moved by a (4, 4) rigid motion: points, normals, mesh and sensor pose; all else is kept as it is.
+    """The cloud moved by a (4, 4) rigid motion: points, normals, mesh, sensor pose, and the shapes and the colours of
+    splats; all else is kept as it is.
 
-    Raises InvalidTransform where the matrix is not (4, 4).
+    Raises InvalidTransform where the matrix is not (4, 4), InvalidCloud for a splat that cannot be turned.
     """
     matrix = np.asarray(target_from_source, dtype=np.float64)
     if matrix.shape != (4, 4):
@@ -88,11 +97,17 @@ def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
 
 
 def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return points @ matrix[:3, :3].T + matrix[:3, 3]  # (N, 3), float64 throughout
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN stays NaN
+        return points @ matrix[:3, :3].T + matrix[:3, 3]  # (N, 3), float64 throughout
 
 
 def _rotated(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
-    result = dict(properties)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _turned(properties, rotation)
+
+
+def _turned(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
+    result = turned(properties, rotation)
     for names in NORMAL_COLUMNS:
         if all(name in result and result[name].ndim == 1 for name in names):
             stacked = np.column_stack([result[name] for name in names]).astype(np.float64) @ rotation.T
@@ -111,9 +126,10 @@ def _stored_as(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[float, ...]:
     from scipy.spatial.transform import Rotation
 
-    w, x, y, z = viewpoint[3:]
-    if not np.isfinite(viewpoint).all() or w == x == y == z == 0.0:
+    largest = max(map(abs, viewpoint[3:]))
+    if not np.isfinite(viewpoint).all() or largest == 0.0:
         return viewpoint  # some writers leave the orientation blank: there is no pose to move
+    w, x, y, z = (value / largest for value in viewpoint[3:])  # of any length, and squares may be none
     position = matrix[:3, :3] @ np.array(viewpoint[:3]) + matrix[:3, 3]
     x, y, z, w = (Rotation.from_matrix(matrix[:3, :3]) * Rotation.from_quat([x, y, z, w])).as_quat()
     return (*map(float, position), float(w), float(x), float(y), float(z))

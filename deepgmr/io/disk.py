@@ -11,6 +11,19 @@ from typing import BinaryIO
 
 from deepgmr.errors import InvalidFile
 
+PLENTY = 1 << 27  # bytes that any file may become in memory ...
+EXPANSION = 40  # ... beyond which it becomes no more than so many times its size, unless it is made to do harm
+
+
+def check_growth(path: Path, need: int, size: int | None = None) -> None:
+    """Raise InvalidFile if what a file promises is out of all proportion to its `size`: a bomb, or damage."""
+    size = path.stat().st_size if size is None else size
+    if need > max(PLENTY, EXPANSION * size):
+        raise InvalidFile(
+            f"{path}: promises {need:,} bytes in a file of {size:,}, and no cloud packs so well; it is damaged or made to "
+            "fill the memory. If it is sound, unpack it first"
+        )
+
 
 def check_readable(path: Path) -> int:
     """The size in bytes of a regular, non-empty, readable file; anything else raises InvalidFile."""
@@ -83,6 +96,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(place)
+            _settle(place.parent)
     finally:
         with suppress(OSError):  # where the disk is gone, there is nothing to tidy and an error to report already
             temporary.unlink(missing_ok=True)
@@ -91,6 +105,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def reason(error: Exception) -> str:
     """What the system said, in a few words on one line."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def _settle(folder: Path) -> None:
+    """Have the disk keep a new name, too, through a loss of power; where folders cannot be asked to, nothing is lost."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _beside(place: Path) -> Path:

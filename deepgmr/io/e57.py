@@ -10,6 +10,7 @@ import numpy as np
 from deepgmr.errors import InvalidFile
 from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile
+from deepgmr.io.disk import check_growth
 
 BLOCK = 1 << 18  # points read together
 PACKED = 8  # no point takes less than a bit; a scan that promises more than the file has is corrupt
@@ -33,10 +34,11 @@ def read_e57(path: Path, *, properties: bool = True) -> CloudFile:
         image = library.ImageFile(str(path), "r")
         try:
             scans = image.root()["data3D"]
+            check_growth(path, 24 * sum(scans[number]["points"].childCount() for number in range(len(scans))))
             parts = [_scan(library, image, scans[number], size, properties) for number in range(len(scans))]
         finally:
             image.close()
-    except (MemoryError, KeyboardInterrupt):
+    except (InvalidFile, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # libe57 raises its own types on damaged files
         said = " ".join(str(error).split())[:120] or type(error).__name__

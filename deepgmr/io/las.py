@@ -14,6 +14,7 @@ import numpy as np
 from deepgmr.errors import InvalidFile, MissingDependency
 from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile, flat_columns, unpacked_colour, word
+from deepgmr.io.disk import check_growth
 from deepgmr.io.quiet import quiet, quiet_descriptor
 
 COLOURS = ("red", "green", "blue")
@@ -51,6 +52,7 @@ def read_las(path: Path, *, properties: bool = True) -> CloudFile:
             if header.point_count == 0:
                 raise InvalidFile(f"{path}: holds zero points; export it again")
             if header.are_points_compressed:
+                check_growth(path, need)
                 _check_chunks(path, header, size)
             with quiet_descriptor():
                 points, columns, found = _columns(reader, properties)

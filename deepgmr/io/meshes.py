@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.extras import extra
 from deepgmr.io.cloud import CloudFile, Triangles, flat_columns, stored_coordinates
+from deepgmr.io.disk import check_growth
 from deepgmr.io.quiet import quiet
 
 SAMPLES = 20_000  # points drawn from a surface: enough for any stage of a registration
@@ -30,6 +34,8 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
                 f"has {len(data):,} bytes; it is truncated or corrupt, export it again"
             )
     try:
+        if kind in ("glb", "gltf"):
+            _check_gltf(path, data)
         # GLTF may refer to files beside it; everything else is read from memory
         source: Any = str(path) if kind == "gltf" else io.BytesIO(data)
         with quiet("trimesh"):
@@ -40,6 +46,8 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
                 _rows(g.vertices, np.float64) for g in scene.geometry.values() if isinstance(g, trimesh.PointCloud)
             ]
             colours = _vertex_colours(mesh) if len(faces) else {}
+    except InvalidFile:
+        raise
     except Exception as error:  # trimesh raises whatever its parsers meet in a damaged file
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise InvalidFile(
@@ -53,6 +61,32 @@ def read_mesh(path: Path, kind: str, seed: int) -> CloudFile:
     stored = np.dtype(np.float32 if kind in ("stl", "glb", "gltf") else np.float64)
     surface = Triangles(vertices, faces, colours, scene)
     return sampled(path, CloudFile(vertices, {}, kind, coordinate_dtype=stored, triangles=surface), seed)
+
+
+def _check_gltf(path: Path, data: bytes) -> None:
+    """Raise InvalidFile unless the meshes, each as often as it is placed, fit the file, and refer to none elsewhere."""
+    if data[:4] == b"glTF":
+        data = data[20 : 20 + int.from_bytes(data[12:16], "little")]
+    content = json.loads(data)
+    size = path.stat().st_size
+    for buffer in (*content.get("buffers", ()), *content.get("images", ())):
+        name = unquote(str(buffer.get("uri", "data:")))
+        if not name.startswith("data:"):
+            if Path(name).name != name and (Path(name).is_absolute() or ".." in Path(name).parts or ":" in name):
+                raise InvalidFile(f"{path}: refers to {name[:80]!r}, outside its own folder; put its files beside it")
+            beside = path.parent / name
+            size += beside.stat().st_size if beside.is_file() else 0
+    accessors, meshes = content.get("accessors", ()), content.get("meshes", ())
+    sizes = [
+        sum(
+            24 * accessors[part["attributes"]["POSITION"]]["count"]
+            + 8 * (accessors[part["indices"]]["count"] if "indices" in part else 0)
+            for part in mesh["primitives"]
+        )
+        for mesh in meshes
+    ]
+    placed = Counter(node["mesh"] for node in content.get("nodes", ()) if "mesh" in node)
+    check_growth(path, sum(sizes[number] * placed.get(number, 1) for number in range(len(sizes))), size)
 
 
 def _rows(values: Any, dtype: type) -> np.ndarray:
@@ -75,17 +109,25 @@ def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
     surface = cloud.triangles
     if surface is None:
         return cloud
-    trimesh = extra("trimesh", "meshes", f"{path}: drawing points on a mesh")
-    vertices, faces = surface.vertices, surface.faces
+    extra("trimesh", "meshes", f"{path}: drawing points on a mesh")
+    try:
+        return replace(cloud, points=drawn(surface.vertices, surface.faces, seed), properties={})
+    except ValueError as error:
+        raise InvalidFile(f"{path}: {error}") from None
+
+
+def drawn(vertices: np.ndarray, faces: np.ndarray, seed: int) -> np.ndarray:
+    """SAMPLES points (S, 3) float64 on triangles (F, 3) between vertices (V, 3). Raises ValueError where there are none."""
     if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
         wrong = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InvalidFile(
-            f"{path}: a face refers to vertex {wrong:,} but there are {len(vertices):,}; it is damaged, export it again"
+        raise ValueError(
+            f"a face refers to vertex {wrong:,} but there are {len(vertices):,}; it is damaged, export it again"
         )
-    used = vertices[faces]  # (F, 3, 3)
+    used = vertices[faces].astype(np.float64)  # (F, 3, 3)
     if not np.isfinite(used).all():
         count = int((~np.isfinite(vertices).all(axis=1)).sum())
-        raise InvalidFile(f"{path}: {count:,} of the mesh's {len(vertices):,} vertices are not finite; repair the mesh")
+        raise ValueError(f"{count:,} of the mesh's {len(vertices):,} vertices are not finite; repair the mesh")
+    trimesh = extra("trimesh", "meshes", "drawing points on a mesh")
     with quiet("trimesh"):
         # Areas are products of coordinates, so far from the origin they are taken from the mesh's middle.
         middle = used.reshape(-1, 3).mean(axis=0) if faces.size else np.zeros(3)
@@ -93,9 +135,9 @@ def sampled(path: Path, cloud: CloudFile, seed: int) -> CloudFile:
         area = float(mesh.area) if faces.size else 0.0
         if not 0.0 < area < np.inf:
             size = "no area" if not area > 0.0 else "an area beyond float64"
-            raise InvalidFile(f"{path}: the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
+            raise ValueError(f"the mesh's {len(faces):,} triangles have {size}; give its points as a cloud")
         points, _ = trimesh.sample.sample_surface(mesh, SAMPLES, seed=seed)
-    return replace(cloud, points=np.asarray(points, np.float64) + middle, properties={})
+    return np.asarray(points, np.float64) + middle
 
 
 def write_mesh(stream: BinaryIO, cloud: CloudFile, suffix: str) -> list[str]:

@@ -25,6 +25,7 @@ from deepgmr.io.cloud import (
     stored_coordinates,
     word,
 )
+from deepgmr.io.disk import check_growth
 from deepgmr.io.tables import joined_columns, parse_rows
 
 REMEDY = "export it again"
@@ -177,6 +178,7 @@ def _read_binary(path: Path, data: bytes, header: Header) -> np.ndarray:
             f"{packed:,} bytes for {unpacked:,}, but {max(len(body) - 8, 0):,} bytes follow; the file is truncated or "
             "corrupt, export it again"
         )
+    check_growth(path, need)
     # A writer that finds nothing to compress stores the bytes as they are.
     plain = bytes(body[8 : 8 + packed]) if packed == unpacked else decompressed(path, bytes(body[8 : 8 + packed]), need)
     rows = np.empty(header.points, header.dtype)  # the compressed part keeps all values of a field together

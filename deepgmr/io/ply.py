@@ -30,6 +30,7 @@ from deepgmr.io.cloud import (
     word,
 )
 from deepgmr.io.ply_rows import BinaryRows, Element, Property, TextRows
+from deepgmr.io.splats import SHAPE
 from deepgmr.io.tables import joined_columns
 
 TYPES = {
@@ -58,7 +59,7 @@ class Header:
 def read_ply(path: Path, *, properties: bool = True) -> CloudFile:
     """Read a PLY. Faces, where there are any, come back as the vertices' `triangles` for the caller to sample.
 
-    Without `properties` there are the points and the faces, and no other column.
+    Without `properties` there are the points and the faces, and no other column but those that make it a splat.
     """
     with path.open("rb") as stream:
         header = parse_header(path, stream.read(HEADER))
@@ -74,7 +75,9 @@ def read_ply(path: Path, *, properties: bool = True) -> CloudFile:
         wanted = [index for index, element in enumerate(header.elements) if element.name in ("vertex", "face")]
         for element in header.elements[: wanted[-1] + 1]:
             if element.name == "vertex":
-                points, stored, columns["vertex"] = _vertices(path, rows, element, properties)
+                points, stored, columns["vertex"] = _vertices(
+                    path, rows, element, None if properties else _shape(element)
+                )
             else:
                 columns[element.name] = rows.read(element)
         if wanted[-1] + 1 == len(header.elements):  # all the rest was read: whatever follows was not declared
@@ -88,19 +91,24 @@ def read_ply(path: Path, *, properties: bool = True) -> CloudFile:
 
 
 def _vertices(
-    path: Path, rows: TextRows | BinaryRows, element: Element, others: bool
+    path: Path, rows: TextRows | BinaryRows, element: Element, keep: frozenset[str] | None
 ) -> tuple[np.ndarray, np.dtype, dict[str, np.ndarray]]:
-    """The points (N, 3) float64, the type they were stored in, and the `others` of the columns if they are wanted."""
+    """The points (N, 3) float64, the type they were stored in, and the other columns, where given only those of `keep`."""
     types = {prop.name: np.dtype(prop.type) for prop in element.properties if not prop.length}
     stored = coordinate_dtype(*(types[axis] for axis in "xyz"))
     rows.check(element)
     if any(types[axis].kind in "iu" and types[axis].itemsize == 8 for axis in "xyz"):  # they may not fit float64
-        columns = rows.read(element)
-        return as_points(path, [columns.pop(axis) for axis in "xyz"]), stored, columns if others else {}
+        columns = rows.read(element, keep=None if keep is None else keep.union("xyz"))
+        return as_points(path, [columns.pop(axis) for axis in "xyz"]), stored, columns
     points = np.empty((element.count, 3))
     with np.errstate(invalid="ignore"):  # NaN comes in kinds, some of which warn
-        columns = rows.read(element, {axis: points[:, i] for i, axis in enumerate("xyz")}, others=others)
+        columns = rows.read(element, {axis: points[:, i] for i, axis in enumerate("xyz")}, keep=keep)
     return points, stored, columns
+
+
+def _shape(element: Element) -> frozenset[str]:
+    """What makes a splat of the vertices, where all of it is there."""
+    return SHAPE if {prop.name for prop in element.properties} >= SHAPE else frozenset()
 
 
 def parse_header(path: Path, data: bytes) -> Header:
@@ -143,6 +151,10 @@ def parse_header(path: Path, data: bytes) -> Header:
         raise InvalidFile(f"{path}: the PLY declares no vertex element, so it holds no points; {REMEDY}")
     if vertex.count == 0:
         raise InvalidFile(f"{path}: holds zero points (element vertex 0); {REMEDY}")
+    if empty := [element for element in header.elements if element.count and not element.properties]:
+        raise InvalidFile(
+            f"{path}: the PLY declares {empty[0].count:,} {empty[0].name} rows without any property; {REMEDY}"
+        )
     missing = [axis for axis in "xyz" if axis not in [p.name for p in vertex.properties if not p.length]]
     if missing:
         raise InvalidFile(

@@ -80,18 +80,18 @@ class BinaryRows:
             raise _count(self.path, element, f"{least}{need:,} bytes", f"{self.left:,} bytes of data")
 
     def read(
-        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, keep: frozenset[str] | None = None
     ) -> dict[str, np.ndarray]:
         """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
 
-        Without `others` those are all that is kept.
+        Of the others only those of `keep` are kept, where it is given.
         """
         self.check(element)
         if element.has_lists:
             columns = self._read_lists(element)
-            return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
+            return _kept(columns, into, keep)
         given = into or {}
-        wanted = [p for p in element.properties if others and p.name not in given]
+        wanted = [p for p in element.properties if p.name not in given and (keep is None or p.name in keep)]
         columns = {prop.name: np.empty(element.count, prop.type) for prop in wanted}
         every = {**columns, **given}
         dtype = np.dtype([(prop.name, self.order + prop.type) for prop in element.properties])
@@ -200,15 +200,15 @@ class TextRows:
             raise _count(self.path, element, f"{element.count:,} lines", f"{left:,} lines of data for them")
 
     def read(
-        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, others: bool = True
+        self, element: Element, into: Mapping[str, np.ndarray] | None = None, *, keep: frozenset[str] | None = None
     ) -> dict[str, np.ndarray]:
         """The columns by name; those that `into` holds (count,) arrays for are filled and not returned.
 
-        Without `others` those are all that is kept.
+        Of the others only those of `keep` are kept, where it is given.
         """
         self.check(element)
         columns = self._read(element)
-        return {name: column for name, column in columns.items() if not _taken(into, name, column) and others}
+        return _kept(columns, into, keep)
 
     def _read(self, element: Element) -> dict[str, np.ndarray]:
         lines = self.lines[self.next : self.next + element.count]
@@ -250,11 +250,12 @@ class TextRows:
             )
 
 
-def _taken(into: Mapping[str, np.ndarray] | None, name: str, column: np.ndarray) -> bool:
-    if into is None or name not in into:
-        return False
-    into[name][:] = column
-    return True
+def _kept(
+    columns: dict[str, np.ndarray], into: Mapping[str, np.ndarray] | None, keep: frozenset[str] | None
+) -> dict[str, np.ndarray]:
+    for name in into or {}:
+        into[name][:] = columns.pop(name)  # type: ignore[index]
+    return {name: column for name, column in columns.items() if keep is None or name in keep}
 
 
 def _as_arrays(element: Element, columns: dict[str, list]) -> dict[str, np.ndarray]:

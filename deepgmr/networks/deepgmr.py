@@ -23,6 +23,7 @@ from deepgmr.networks.rri import ORDERS, rri
 FEATURES = ("moments", "rri", "xyz", "tnet")
 _FLOOR = 1e-5  # of the cloud's variance: float32 rounds the scatter of a flat cloud by up to a twentieth of this
 _OUTLIER = 6.0  # standardised features beyond this say no more than that they are extreme
+_Rows = tuple[Tensor | None, Tensor | None]  # of the source and of the target; None for all points
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class NetworkConfig:
             raise InvalidConfig(f"unknown order `{self.order}`; the orders are {', '.join(ORDERS)}")
         if self.components < 3:
             raise InvalidConfig(f"three components or more determine a rotation, got {self.components}")
+        if max(len(self.encoder), len(self.decoder), len(self.scales), self.landmarks) > 1024:
+            raise InvalidConfig("a network of more than 1024 layers, scales or landmarks is not built")
         if self.neighbours < 1:
             raise InvalidConfig(f"features need at least one neighbour, got {self.neighbours}")
 
@@ -89,6 +92,20 @@ class Prediction:
         return self.motion.matrix
 
 
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """A batch of clouds in their unit frames, as `unit_frame` gives them."""
+
+    points: Tensor  # (B, N, 3)
+    centre: Tensor  # (B, 3) float64
+    scale: Tensor  # (B) float64
+    dtype: torch.dtype  # of the clouds as they came
+
+    @classmethod
+    def of(cls, cloud: Tensor, precision: torch.dtype) -> Framed:
+        return cls(*unit_frame(cloud, dtype=precision), cloud.dtype)
+
+
 class DeepGMR(nn.Module):
     """Maps each of two clouds to a mixture whose components correspond, and solves for the motion between them."""
 
@@ -128,29 +145,34 @@ class DeepGMR(nn.Module):
         """
         minimum = self.config.neighbours + 1 if self.config.features == "rri" else 3
         check_clouds(source, target, minimum=minimum)
-        source_unit, source_centre, source_scale = unit_frame(source, dtype=self.precision)
-        target_unit, target_centre, target_scale = unit_frame(target, dtype=self.precision)
-        source_rows, target_rows = queries or (None, None)
-        source_share, target_share = self._responsibilities(source_unit, target_unit, source_rows, target_rows)
-        with torch.autocast(source.device.type, enabled=False):
+        frames = Framed.of(source, self.precision), Framed.of(target, self.precision)
+        rows: _Rows = queries or (None, None)
+        shares = self._responsibilities(frames[0].points, frames[1].points, *rows)
+        return self.solved(*frames, shares, rows)
+
+    def solved(
+        self, source: Framed, target: Framed, shares: tuple[Tensor, Tensor], rows: _Rows = (None, None)
+    ) -> Prediction:
+        """What follows from responsibilities (B, Q, J) and (B, R, J); tensor operations alone, so a graph may hold it."""
+        with torch.autocast(source.points.device.type, enabled=False):
             # One scale for the pair, since a rigid motion has none; each cloud about its own centroid.
-            ratio = (source_scale / target_scale).to(source_unit.dtype)[:, None, None]
-            source_points = _taken(source_unit, source_rows) * ratio
-            source_mixture = GaussianMixture.from_responsibilities(source_points, source_share, floor=_FLOOR)
-            target_points = _taken(target_unit, target_rows)
-            target_mixture = GaussianMixture.from_responsibilities(target_points, target_share, floor=_FLOOR)
+            ratio = (source.scale / target.scale).to(source.points.dtype)[:, None, None]
+            source_points = _taken(source.points, rows[0]) * ratio
+            source_mixture = GaussianMixture.from_responsibilities(source_points, shares[0], floor=_FLOOR)
+            target_points = _taken(target.points, rows[1])
+            target_mixture = GaussianMixture.from_responsibilities(target_points, shares[1], floor=_FLOOR)
             solution = solve_rigid(source_mixture, target_mixture)
 
             rotation = solution.target_from_source.rotation.double()
-            shift = solution.target_from_source.translation.double() * target_scale.unsqueeze(-1)
-            translation = target_centre + shift - (rotation @ source_centre.unsqueeze(-1)).squeeze(-1)
+            shift = solution.target_from_source.translation.double() * target.scale.unsqueeze(-1)
+            translation = target.centre + shift - (rotation @ source.centre.unsqueeze(-1)).squeeze(-1)
             dtype = torch.promote_types(source.dtype, target.dtype)
             return Prediction(
                 motion=RigidTransform(rotation, translation).to(dtype),
-                source_mixture=_placed(source_mixture, source_centre, target_scale, dtype),
-                target_mixture=_placed(target_mixture, target_centre, target_scale, dtype),
-                source_responsibilities=source_share,
-                target_responsibilities=target_share,
+                source_mixture=_placed(source_mixture, source.centre, target.scale, dtype),
+                target_mixture=_placed(target_mixture, target.centre, target.scale, dtype),
+                source_responsibilities=shares[0],
+                target_responsibilities=shares[1],
                 solution=solution,
             )
 
@@ -164,16 +186,16 @@ class DeepGMR(nn.Module):
             first, second = self.logits(source, source_rows), self.logits(target, target_rows)
         return first.to(source.dtype).softmax(-1), second.to(target.dtype).softmax(-1)
 
-    def logits(self, points: Tensor, queries: Tensor | None = None) -> Tensor:
+    def logits(self, points: Tensor, queries: Tensor | None = None, *, chunked: bool = True) -> Tensor:
         """Logits (B, Q, J) of the points (or of the queried ones) of clouds (B, N, 3) in their unit frames."""
-        features = self.describe(points, queries).to(self.feature_mean.dtype)
+        features = self.describe(points, queries, chunked=chunked).to(self.feature_mean.dtype)
         return self.pointnet(features, _taken(points, queries))
 
-    def describe(self, points: Tensor, queries: Tensor | None = None) -> Tensor:
-        """Standardised features (B, Q, F) of clouds (B, N, 3) in their unit frames."""
+    def describe(self, points: Tensor, queries: Tensor | None = None, *, chunked: bool = True) -> Tensor:
+        """Standardised features (B, Q, F) of clouds (B, N, 3) in their unit frames; `chunked` as `local_moments` has it."""
         kind = self.config.features
         if kind == "moments":
-            features = local_moments(points, scales=self.config.scales, queries=queries)
+            features = local_moments(points, scales=self.config.scales, queries=queries, chunked=chunked)
         elif kind == "rri":
             features = self._rri(points, queries)
         else:

@@ -23,7 +23,9 @@ def moments_width(scales: Sequence[float] = SCALES) -> int:
     return 1 + _PER_SCALE * len(scales) + _PER_PAIR * (len(scales) * (len(scales) - 1) // 2)
 
 
-def local_moments(points: Tensor, *, scales: Sequence[float] = SCALES, queries: Tensor | None = None) -> Tensor:
+def local_moments(
+    points: Tensor, *, scales: Sequence[float] = SCALES, queries: Tensor | None = None, chunked: bool = True
+) -> Tensor:
     """Rotation-invariant moments of the cloud around each point (*B, N, `moments_width(scales)`), at several scales.
 
     Every point x of the cloud counts with weight exp(-|x - p|^2 / 2 h^2) around p, for each h in `scales`; the
@@ -35,15 +37,18 @@ def local_moments(points: Tensor, *, scales: Sequence[float] = SCALES, queries: 
     scales    ascending; where each is twice the one before, the weights of a scale are the fourth power of the next
               scale's and one exponential serves all
     queries   (*B, Q) indices: describe only these points; the whole cloud still counts
+    chunked   in pieces that fit a cache; without, in one, as a graph for clouds of any size must be
 
-    Not differentiable in the points. Work is N Q for each scale, in chunks, whatever the size of the clouds.
+    Not differentiable in the points. Work is N Q for each scale, and without chunks so is memory.
     """
     if list(scales) != sorted(scales) or not scales or scales[0] <= 0:
         raise InvalidConfig(f"scales must be positive and ascending, got {tuple(scales)}")
     if points.ndim != 3:
-        return batched(local_moments, points, queries, scales=scales)
+        return batched(local_moments, points, queries, scales=scales, chunked=chunked)
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         asked = points if queries is None else gather_points(points, queries)
+        if not chunked:
+            return _moments(points, asked, scales)
         clouds, rows = chunks(points, asked)
         parts = [
             torch.cat([_moments(p, q, scales) for q in asked_part.split(rows, dim=1)], dim=1)

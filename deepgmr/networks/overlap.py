@@ -39,6 +39,8 @@ class OverlapConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.heads, self.blocks, self.nodes) < 1 or self.width % self.heads:
             raise InvalidConfig(f"width {self.width} must be a positive multiple of heads {self.heads}")
+        if self.blocks > 64:
+            raise InvalidConfig(f"a network of more than 64 blocks is not built, got {self.blocks}")
         if not 1 <= self.scales <= len(SCALES):
             raise InvalidConfig(f"there are 1 to {len(SCALES)} scales of patches, got {self.scales}")
 
@@ -142,8 +144,9 @@ def _geometry(points: Tensor, normals: Tensor) -> Tensor:
     """(B, _DISTANCES + _ANGLES, J, J): hats over the log distance, and the cosines between two normals and the line."""
     with torch.autocast(points.device.type, enabled=False):
         centred = points - points.mean(1, keepdim=True)
-        square = centred.square().sum(-1)
-        length = (square.unsqueeze(2) + square.unsqueeze(1) - 2 * centred @ centred.mT).clamp_min(1e-6).sqrt()
+        products = centred @ centred.mT
+        square = products.diagonal(dim1=1, dim2=2)  # so that a node is no distance from itself, to the last digit
+        length = (square.unsqueeze(2) + square.unsqueeze(1) - 2 * products).clamp_min(1e-6).sqrt()
         along = normals @ centred.mT  # n_i . p_j
         rise = (along - along.diagonal(dim1=1, dim2=2).unsqueeze(2)) / length  # n_i . (p_j - p_i) / |p_j - p_i|
         turn = normals @ normals.mT

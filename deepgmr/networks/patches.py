@@ -29,7 +29,7 @@ class Nodes:
         return Nodes(self.points.to(device), self.normals.to(device), self.patches.to(device))
 
 
-def nodes_of(points: Tensor, normals: Tensor, around: Tensor, spacing: float, chosen: Tensor) -> Nodes:
+def nodes_of(points: Tensor, normals: Tensor, around: Tensor, spacing: float | Tensor, chosen: Tensor) -> Nodes:
     """The nodes `chosen` (J,) among components (N, 3) with unit normals (N, 3), as a batch of one.
 
     around (J, K) int64 are the other components about each node, nearest first; where K is less than the widest patch
@@ -41,7 +41,7 @@ def nodes_of(points: Tensor, normals: Tensor, around: Tensor, spacing: float, ch
     return Nodes((points[chosen] / spacing)[None], normals[chosen][None], patches.unflatten(0, (len(SCALES), 1, -1)))
 
 
-def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Tensor, spacing: float) -> Tensor:
+def describe_members(points: Tensor, normals: Tensor, chosen: Tensor, index: Tensor, spacing: float | Tensor) -> Tensor:
     """(J, K, FEATURES): what members `index` (J, K) are to their nodes, in lengths, cosines and one orientation.
 
     Beside the point pair features (Drost et al. 2010) there are the height over the tangent plane, the cosines without

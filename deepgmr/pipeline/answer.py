@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from deepgmr.errors import InvalidCloud, TimedOut
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.judge import Evidence, Status
 
 
@@ -58,6 +62,41 @@ class Registration:
         """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""
         return self.status is Status.OK
 
+    @property
+    def error(self) -> None:
+        """None: there is an answer. Of a `Failure` it says why there is none."""
+
+    def motion(self, like: Tensor | None = None) -> RigidTransform:
+        """`target_from_source` in torch: float64 on the CPU, or in the dtype and on the device of a tensor.
+
+        Far from the origin float32 holds a place to no better than the grid of its coordinates; integers get float64.
+        """
+        motion = RigidTransform.from_matrix(torch.from_numpy(self.target_from_source.copy()))
+        if like is None:
+            return motion
+        return motion.to(like.device, like.dtype if like.is_floating_point() else torch.float64)
+
+    def moved(self, points: Any) -> Any:
+        """Points (*B, 3) of the source as they lie in the target: an array for an array, in its dtype, or a tensor for a
+        tensor, on its device as well and with its gradient. Computed in float64; integers become float64.
+
+        Raises `InvalidCloud` for anything but rows of three numbers. `deepgmr.io.transformed` moves what was read from a
+        file, with all it carries.
+        """
+        given = points if isinstance(points, Tensor) else np.asarray(points)
+        numbers = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "fiu"
+        if not numbers or given.ndim < 1 or given.shape[-1] != 3:
+            raise InvalidCloud(
+                f"expected real numbers of shape (..., 3), got {given.dtype} of shape {tuple(given.shape)}"
+            )
+        if isinstance(given, Tensor):
+            motion = self.motion().to(given.device)
+            moved = given.double() @ motion.rotation.mT + motion.translation
+            return moved.to(given.dtype if given.is_floating_point() else torch.float64)
+        matrix = self.target_from_source
+        there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
+
     def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
         """Write one self-contained HTML page that shows the answer, and what speaks for and against it.
 
@@ -101,6 +140,31 @@ class Registration:
                 "notes": self.notes,
             }
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """What a batch has for a pair that could not be registered."""
+
+    error: Exception  # what `register` would have raised, or a `WorkerDied`
+
+    confidence = 0.0
+    trusted = False
+    target_from_source = None
+
+    @property
+    def status(self) -> Status:
+        """`Status.ERROR`, or `Status.TIMEOUT` where time was over before any motion was found."""
+        return Status.TIMEOUT if isinstance(self.error, TimedOut) else Status.ERROR
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and what to do."""
+        return f"{type(self.error).__name__}: {self.error}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"registered": False, "status": self.status.value, "sentence": self.sentence, "confidence": 0.0}
 
 
 def plain(value: Any) -> Any:

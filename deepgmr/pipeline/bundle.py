@@ -33,6 +33,7 @@ class Bundle:
     confidence: Confidence
     detailed_ranking: Ranking  # where there is more detail
     detailed_confidence: Confidence
+    initial_confidence: Confidence  # of an initial motion that was fitted, and of which no rival was sought
     provenance: Mapping[str, Any] = field(default_factory=dict)  # version, commit, command, data, steps, seed, tables
     id: str = ""  # the beginning of the file's digest
 
@@ -53,21 +54,20 @@ class Bundle:
             confidence = Confidence(**content["confidence"])
             detailed_ranking = Ranking(content["detailed_ranking"])
             detailed_confidence = Confidence(**content["detailed_confidence"])
-            network = OverlapNetwork(from_plain(OverlapConfig, content["network"]))
+            initial_confidence = Confidence(**content["initial_confidence"])
+            network_config = to_plain(from_plain(OverlapConfig, content["network"]))
             made_for = content["front_end"]
-        except (InvalidConfig, KeyError, TypeError) as error:
+        except (InvalidConfig, KeyError, TypeError, AttributeError) as error:
             raise InvalidCheckpoint(f"{path}: is no bundle of this version ({error}); calibrate it again") from None
         if made_for != fingerprint(settings.scan):
             raise InvalidCheckpoint(
-                f"{path}: was made behind another front-end ({made_for}; this version's is "
+                f"{path}: was made behind another front-end ({str(made_for)[:40]}; this version's is "
                 f"{fingerprint(settings.scan)}), so its network and its confidence mean nothing here; calibrate it again"
             )
-        try:
-            network.load_state_dict(found.part("network"))
-        except RuntimeError as error:
-            raise InvalidCheckpoint(f"{path}: the tensors do not fit the network it describes: {error}") from error
+        network = files.filled("overlap", network_config, found.part("network"), where=str(path))
+        assert isinstance(network, OverlapNetwork)
         identity = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        models = ranking, confidence, detailed_ranking, detailed_confidence
+        models = ranking, confidence, detailed_ranking, detailed_confidence, initial_confidence
         return cls(settings, network.eval(), *models, found.provenance, identity)
 
     def seen(self, *, detailed: bool) -> Bundle:
@@ -85,6 +85,7 @@ class Bundle:
             "confidence": to_plain(self.confidence),
             "detailed_ranking": dict(self.detailed_ranking.weights),
             "detailed_confidence": to_plain(self.detailed_confidence),
+            "initial_confidence": to_plain(self.initial_confidence),
             "front_end": fingerprint(self.settings.scan),
         }
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

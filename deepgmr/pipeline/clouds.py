@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
-from torch import Tensor
 
-from deepgmr.errors import InvalidCloud, InvalidConfig
-from deepgmr.extras import extra
+from deepgmr.errors import InvalidCloud, InvalidConfig, MissingDependency
 from deepgmr.geometry.voxels import blocks, scattered
+from deepgmr.io.disk import reason
+from deepgmr.io.objects import coordinates
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
-SURFACE_SAMPLES = 20_000  # points drawn on a mesh that is given in place of a cloud
+_EXACT = 2**53  # the largest integer up to which a float64 holds them all
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
@@ -41,24 +40,31 @@ def as_points(
 ) -> np.ndarray:
     """The points of a cloud as an array (N, 3), checked: float32 where it came so, float64 from anything else.
 
-    Takes a NumPy array (plain, or structured with the fields x, y, z), a torch tensor, nested lists, an Open3D point
-    cloud (legacy or tensor) or triangle mesh, a trimesh `PointCloud` or `Trimesh` (meshes are sampled on their surface,
-    by `seed`).
+    Takes a NumPy array ((N, 3), (H, W, 3) as depth cameras give, or structured with the fields x, y, z), a torch tensor,
+    nested lists, what `deepgmr.read_cloud` returns, clouds and meshes of Open3D (legacy or tensor), trimesh and pyvista
+    (meshes are sampled on their surface, by `seed`), `laspy.LasData`, a ROS `PointCloud2`, and a `GaussianMixture` or a
+    splat that was read from a file. Of a `PointCloud2`, unless it is dense, and of masked arrays the rows that hold no
+    point are left out.
 
     Raises `InvalidCloud`, naming `name` and, where that is one of `ROLES`, with it as its `role`, for anything but
-    numbers of shape (N, 3), for fewer than `minimum` points, for coordinates that are not finite (unless
-    `drop_invalid`, which removes those points), for coordinates whose square overflows or underflows, and for points
-    that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
+    numbers of shape (N, 3), for integers that no float64 holds, for fewer than `minimum` points, for coordinates that
+    are not finite (unless `drop_invalid`, which removes those points), for coordinates whose square overflows or
+    underflows, and for points that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
     """
     array = _extract(cloud, name, seed)
     if array.dtype.names is not None:
         array = _from_fields(array, name)
     if array.dtype.kind not in "fiu":
         raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 3:
+        array = array.reshape(-1, 3)
     if array.ndim != 2 or array.shape[1] != 3:
         raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
     kept = array.dtype in (np.float32, np.float64) and array.dtype.isnative
-    points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and _largest(array) > _EXACT:
+        raise _refused(name, f"integers up to {_largest(array):.3g} lose digits as floats; subtract an offset first")
+    with np.errstate(over="ignore", invalid="ignore"):  # what a float64 cannot hold becomes infinite, and is refused
+        points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
     if not math.isfinite(_largest(points)):
         usable = [np.isfinite(points[rows]).all(axis=1) for rows in blocks(len(points))]
         bad = len(points) - sum(int(part.sum()) for part in usable)
@@ -158,7 +164,7 @@ def _patches(points: np.ndarray, size: float) -> np.ndarray:
 
 def _largest(points: np.ndarray) -> float:
     """The largest coordinate, of either sign; not a finite number if one of them is none."""
-    return max(float(points.max()), -float(points.min())) if len(points) else 0.0
+    return max(float(points.max()), -float(points.min())) if points.size else 0.0
 
 
 def _doubles(points: np.ndarray) -> Iterator[np.ndarray]:
@@ -171,23 +177,16 @@ def _refused(name: str, what: str) -> InvalidCloud:
 
 
 def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
-    """The raw coordinate array inside whatever was given, told apart by what it offers, not by importing it."""
-    if isinstance(cloud, Tensor):
-        return cloud.detach().cpu().numpy() if cloud.dtype != torch.bfloat16 else cloud.detach().float().cpu().numpy()
-    if isinstance(cloud, np.ndarray):
-        return cloud
-    module = type(cloud).__module__.partition(".")[0]
-    if module == "open3d":
-        return _from_open3d(cloud, seed)
-    if module == "trimesh":
-        return _from_trimesh(cloud, seed)
+    """The raw coordinate array inside whatever was given."""
     try:
-        return np.asarray(cloud)
-    except (ValueError, TypeError) as error:
+        return coordinates(cloud, seed=seed)
+    except (MissingDependency, MemoryError):
+        raise
+    except Exception as error:  # whatever an object raises that is asked for its points
         raise _refused(
             name,
-            f"cannot read points from {type(cloud).__name__}; give an (N, 3) array, a tensor, "
-            "an Open3D or trimesh cloud, or a path",
+            f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
+            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path",
         ) from error
 
 
@@ -201,23 +200,3 @@ def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
         if column.dtype.kind not in "fiu" or column.shape != array.shape:
             raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
     return np.stack([column.ravel() for column in columns], axis=1)
-
-
-def _from_open3d(cloud: Any, seed: int) -> np.ndarray:
-    if hasattr(cloud, "point"):  # open3d.t.geometry
-        return cloud.point["positions"].cpu().numpy()
-    if hasattr(cloud, "triangles"):
-        trimesh = extra("trimesh", "meshes", "drawing points on a mesh")
-        mesh = trimesh.Trimesh(np.asarray(cloud.vertices), np.asarray(cloud.triangles), process=False)
-        return _from_trimesh(mesh, seed)
-    return np.asarray(cloud.points)
-
-
-def _from_trimesh(cloud: Any, seed: int) -> np.ndarray:
-    if hasattr(cloud, "to_geometry"):  # a Scene
-        cloud = cloud.to_geometry()
-    if len(getattr(cloud, "faces", ())):
-        import trimesh
-
-        return np.asarray(trimesh.sample.sample_surface(cloud, SURFACE_SAMPLES, seed=seed)[0])
-    return np.asarray(cloud.vertices)

@@ -10,19 +10,21 @@ from enum import Enum
 import torch
 
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.rank import Ranking, Terms, check_names, unlikeness
+from deepgmr.pipeline.rank import Ranking, Terms, astray, check_names, unlikeness
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 
 FEATURES = {  # of the confidence: whether the more of it there is, the more (+1) or the less (-1) an answer is to be trusted
     "standing": 1,
     "margin": 1,
+    "lead": 1,
     "log_overlap": 1,
     "misfit": -1,
     "looseness": -1,
     "relief": 1,
     "contradiction": -1,
     "log_observability": 1,
+    "log_stray": -1,
 }
 
 
@@ -51,6 +53,12 @@ class Status(str, Enum):
         "no motion explains the clouds well enough to be trusted; give cleaner or more overlapping clouds, "
         "or an initial motion",
     )
+    TIMEOUT = (
+        "timeout",
+        "the time was over before the search was; this is the best motion found until then, and rivals or its last "
+        "digits may have been left out; give more time or an initial motion",
+    )
+    ERROR = "error", "the pair could not be registered; see the error"  # of a `Failure`, in a batch
 
     def __new__(cls, value: str, sentence: str) -> Status:
         member = str.__new__(cls, value)
@@ -81,34 +89,44 @@ class Evidence:
     contradiction: float
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
+    stray: float = (
+        0.0  # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
+    )
 
 
 def weigh(
     poses: RigidTransform,
     terms: Terms,
     ranking: Ranking,
-    source: Level,
+    levels: tuple[Level, Level],
     settings: RankSettings,
     *,
+    detailed: bool,
     observability: float,
 ) -> Evidence:
     """What speaks for the first of P different poses, the answer, against the others.
 
     The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
-    by a symmetry, counts for the answer. How well the answer is determined, its `observability`, is not known here.
+    by a symmetry, counts for the answer. Where `levels` are `detailed`, a symmetry is one that leaves nothing of one of
+    the two clouds without a place: shelves moved by a bay lie near themselves, but for what stands in the last one.
+    How well the answer is determined, its `observability`, is not known here.
     """
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    apart = unlikeness(poses[0], poses, source, settings)
+    if detailed:
+        apart, like, unlike, far = astray(poses[0], poses, *levels, settings), *settings.astray, settings.astray[1]
+    else:
+        apart, like, unlike = unlikeness(poses[0], poses, levels[0], settings), settings.like, settings.unlike
+        far = settings.elsewhere
     apart[0] = 0.0
-    elsewhere = ((apart - settings.like) / (settings.unlike - settings.like)).clamp(0, 1).double()
+    elsewhere, here = ((apart.double() - like) / (unlike - like)).clamp(0, 1), apart <= far
     for_it, against = float((odds * (1 - elsewhere)).sum()), float((odds * elsewhere).sum())
     answer = terms.row(0)
     return Evidence(
         score=answer["score"],
         standing=math.log(for_it / max(against, 1e-9)),
-        share=float(odds[apart <= settings.elsewhere].sum() / odds.sum()),
+        share=float(odds[here].sum() / odds.sum()),
         margin=float(behind[1:].min()) if len(terms) > 1 else math.inf,
         source_overlap=answer["source_overlap"],
         target_overlap=answer["target_overlap"],
@@ -126,12 +144,14 @@ def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
     return {
         "standing": math.copysign(math.sqrt(min(abs(evidence.standing), settings.sure)), evidence.standing),
         "margin": min(evidence.margin, settings.wide),
+        "lead": math.sqrt(min(max(evidence.margin, 0.0), settings.sure)),
         "log_overlap": math.log(min(evidence.source_overlap, evidence.target_overlap) + settings.least_overlap),
         "misfit": evidence.misfit,
         "looseness": evidence.looseness,
         "relief": evidence.relief,
         "contradiction": evidence.contradiction,
         "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
+        "log_stray": math.log(evidence.stray + settings.least_stray),
     }
 
 
@@ -153,6 +173,7 @@ class Confidence:
 
     def __post_init__(self) -> None:
         check_names("the confidence", self.weights, tuple(FEATURES))
+        check_names("the confidence", {"intercept": self.intercept}, ("intercept",))
 
     def probability(self, evidence: Evidence, settings: JudgeSettings) -> float:
         """The probability in (0, 1) that the answer is right up to the symmetry of the shape.

@@ -67,6 +67,11 @@ def polish(
     return _observe(source, target, matrix, radius=narrow, same=same)
 
 
+def observability(source: Level, target: Level, motion: RigidTransform, *, radius: float) -> float:
+    """Least over largest eigenvalue of the information that components within a radius hold of a motion as it is."""
+    return _observe(source, target, motion.matrix.double().numpy(), radius=radius, same=False).observability
+
+
 def _point_to_point(
     source: Level, target: Level, start: np.ndarray, settings: PolishSettings, *, tiny: int, steps: int
 ) -> tuple[np.ndarray, bool]:

@@ -28,7 +28,7 @@ class Terms:
     looseness: Tensor  # (H,) the same, of all counterparts within reach
     bend: Tensor  # (H,) log of the root mean square disagreement of the normals
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
-    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one
+    contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one, 1: as by chance
     shared: Tensor  # (H,) log of the share of the components with a counterpart
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
@@ -54,15 +54,15 @@ class Terms:
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
 
-RANKED = (
-    "score",
-    "misfit",
-    "looseness",
-    "bend",
-    "relief",
-    "contradiction",
-    "shared",
-)  # the terms that plausibility weighs
+RANKED = {  # the terms that plausibility weighs: whether the more of it there is, the more (+1) or the less plausible (-1)
+    "score": 1,
+    "misfit": -1,
+    "looseness": -1,
+    "bend": -1,
+    "relief": 1,
+    "contradiction": -1,
+    "shared": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Ranking:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        check_names("the ranking", self.weights, RANKED)
+        check_names("the ranking", self.weights, tuple(RANKED))
 
     def plausibility(self, terms: Terms) -> Tensor:
         """(H,) nats, up to a constant: what the hypotheses are ranked by."""
@@ -87,7 +87,7 @@ class Ranking:
 
 
 def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...]) -> None:
-    """Raise `InvalidConfig` unless there is one weight for each of the names and no other."""
+    """Raise `InvalidConfig` unless there is one weight, a finite number, for each of the names and no other."""
     missing, unknown = [n for n in names if n not in weights], [n for n in weights if n not in names]
     if missing or unknown:
         said = "; ".join(
@@ -96,6 +96,9 @@ def check_names(what: str, weights: Mapping[str, float], names: tuple[str, ...])
             if found
         )
         raise InvalidConfig(f"{what} weighs {', '.join(names)} ({said}); calibrate it again with this version")
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise InvalidConfig(f"{what} weighs `{name}` by {str(weight)[:40]!r}, which is no finite number")
 
 
 def measure(
@@ -126,6 +129,13 @@ def measure(
     return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
 
+def met(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
+    """The share (H,) of all components of the source that have a counterpart under motions (H,)."""
+    spacing = max(source.spacing, target.spacing)
+    contact = _contact(motions, source, target, settings.stretch * settings.seen * spacing)
+    return (contact.distance <= settings.seen * _local(source, target, contact, spacing, settings)).float().mean(-1)
+
+
 def first_look(motions: RigidTransform, source: Level, target: Level, settings: RankSettings) -> Tensor:
     """Quick scores (H,) of motions not yet refined: some of the source only, one side, and wide components."""
     spacing = settings.first_look * max(source.spacing, target.spacing)
@@ -149,6 +159,21 @@ def unlikeness(motion: RigidTransform, others: RigidTransform, level: Level, set
     contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.placed))
     near = contact.distance <= settings.seen * level.spacing
     return torch.where(near, contact.across.sqrt(), contact.distance).mean(-1)
+
+
+def astray(
+    motion: RigidTransform, others: RigidTransform, source: Level, target: Level, settings: RankSettings
+) -> Tensor:
+    """The share (H,) of a surface that has no place on itself where `motion` is one of `others` (H,): zero for a symmetry.
+
+    That of the source or of the target, whichever is less: a view of a round thing is not round.
+    """
+    shares = []
+    for between, level in ((motion.inverse() @ others, source), (others @ motion.inverse(), target)):
+        contact = _contact(between, level, level, math.inf, step=max(1, len(level) // settings.strayed))
+        near = contact.distance <= settings.seen * level.spacing
+        shares.append((~near | (contact.across.sqrt() > settings.off * level.spacing)).float().mean(-1))
+    return torch.minimum(*shares)
 
 
 def accidents(
@@ -228,8 +253,7 @@ def _side(
 ) -> dict[str, Tensor]:
     """The terms (H,) of one side."""
     contact = _contact(motions, source, target, settings.stretch * settings.reach * spacing)
-    # A sensor samples what is far from it sparsely: there a counterpart lies as far away as its neighbours do.
-    local = torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+    local = _local(source, target, contact, spacing, settings)
     seen, within = contact.distance <= settings.seen * local, contact.distance <= settings.reach * local
     unit = spacing**2
 
@@ -245,17 +269,24 @@ def _side(
         "looseness": typical("looseness", contact.across / unit, within),
         "bend": typical("bend", 1 - contact.cosine, seen),
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
-        "contradiction": _contradiction(seen, source.patches(settings.patch)),
+        "contradiction": _contradiction(seen, source.patches(settings.patch), settings.strewn),
         "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
         "overlap": seen.to(contact.square).mean(-1),
     }
 
 
-def _contradiction(seen: Tensor, patches: Tensor) -> Tensor:
+def _local(source: Level, target: Level, contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
+    """The spacing (H, J) about what meets: a sensor samples what is far from it sparsely, and so lie its counterparts."""
+    return torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+
+
+def _contradiction(seen: Tensor, patches: Tensor, strewn: float) -> Tensor:
     """How mixed (H,) what has a counterpart and what has none lie: the mean of 4 p (1 - p) over patches (J, K).
 
-    p is the share of a patch with a counterpart. Partial overlap ends somewhere, so it costs the patches at its edge;
-    a thing that stands amid what fits, and fits nothing, costs all of them.
+    p is the share of a patch with a counterpart. As a share of what it is where both are strewn about: partial overlap
+    ends somewhere, so it costs the patches at its edge; a thing that stands amid what fits, and fits nothing, costs all
+    of its own. Less than `strewn` of either is too little to tell.
     """
     share = seen.to(torch.float32)[:, patches].mean(-1)
-    return (4 * share * (1 - share)).mean(-1)
+    whole = seen.to(torch.float32).mean(-1)
+    return (4 * share * (1 - share)).mean(-1) / (4 * whole * (1 - whole) + strewn)

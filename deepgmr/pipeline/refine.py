@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 
 import numpy as np
 import small_gicp
@@ -11,9 +12,13 @@ import torch
 from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.procrustes import align_few
 from deepgmr.geometry.transform import RigidTransform, first_apart
+from deepgmr.io.quiet import quiet_descriptor
+from deepgmr.pipeline.pace import check
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import RefineSettings
+
+_SCANTY = 10  # points up to which small_gicp complains of too few, on stderr
 
 
 def refine(
@@ -59,6 +64,7 @@ def descend(
 
     small_gicp's tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to move.
     """
+    check()
     if source.extent > dwarf * target.extent:
         back = np.linalg.inv(start)
         return np.linalg.inv(_align(target, source, back, reach, iterations, settled))
@@ -69,18 +75,19 @@ def _align(
     source: Level, target: Level, start: np.ndarray, reach: float, iterations: int, settled: float
 ) -> np.ndarray:
     # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
-    result = small_gicp.align(
-        target.cloud,
-        source.cloud,
-        target.tree.tree,
-        start,
-        registration_type="GICP",
-        max_correspondence_distance=reach,
-        num_threads=1,
-        max_iterations=iterations,
-        rotation_epsilon=settled,
-        translation_epsilon=settled,
-    )
+    with quiet_descriptor() if min(len(source), len(target)) <= _SCANTY else nullcontext():
+        result = small_gicp.align(
+            target.cloud,
+            source.cloud,
+            target.tree.tree,
+            start,
+            registration_type="GICP",
+            max_correspondence_distance=reach,
+            num_threads=1,
+            max_iterations=iterations,
+            rotation_epsilon=settled,
+            translation_epsilon=settled,
+        )
     matrix = np.array(result.T_target_source)
     if result.num_inliers < 3 or not np.isfinite(matrix).all():
         return start  # nothing within reach: the hypothesis stays as it was and is ranked as such

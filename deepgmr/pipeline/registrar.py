@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from deepgmr.errors import InvalidCloud, InvalidConfig
-from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
-from deepgmr.pipeline.agree import consistent_motions
-from deepgmr.pipeline.answer import Alternative, Registration, Stats
-from deepgmr.pipeline.bundle import Bundle, whole_network
-from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
-from deepgmr.pipeline.detail import sharpen
-from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
-from deepgmr.pipeline.polish import Polished, polish
-from deepgmr.pipeline.propose.descriptors import describe
+from deepgmr.pipeline.answer import Registration
+from deepgmr.pipeline.batch import answers
+from deepgmr.pipeline.bundle import Bundle
+from deepgmr.pipeline.clouds import as_points, check_units
+from deepgmr.pipeline.jobs import Result
+from deepgmr.pipeline.judge import Status, judge
+from deepgmr.pipeline.looks import looks, propose, rank, refined
+from deepgmr.pipeline.near import checked
+from deepgmr.pipeline.pace import Pace, Progress, TimeUp
 from deepgmr.pipeline.propose.given import Prior
-from deepgmr.pipeline.propose.grid import coarse, grid_motions
-from deepgmr.pipeline.propose.learned import match_nodes
-from deepgmr.pipeline.propose.matches import Matches, match
-from deepgmr.pipeline.propose.mixtures import mixture_motion
-from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
-from deepgmr.pipeline.refine import refine
-from deepgmr.pipeline.scan import Level, Pair, Scan
-from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
-from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
-from deepgmr.pipeline.visibility import View, Views
+from deepgmr.pipeline.scan import Pair, Scan
+from deepgmr.pipeline.settings import Settings, preset
+from deepgmr.pipeline.settle import clear, cut_short, polished, settle, weigh_first
+from deepgmr.pipeline.told import told
+from deepgmr.pipeline.trace import Clock, Search, Trace
+from deepgmr.pipeline.visibility import views_of
 from deepgmr.threads import one_thread
 
-Progress = Callable[[str, float], None]
-
-_OTHER_FRONT_END = (
-    "the settings under `scan` are not those of the bundle: neither its network nor its confidence was made for them"
-)
-_TRIED = ("given", "as they are", "correlated")  # rooms whose motions are refined whatever the first look says
 _LEAST = 3  # places that a cloud must hold
 
 
@@ -71,9 +56,14 @@ class Registrar:
         Raises `InvalidCloud`, which knows the `role`, or `InvalidFile`.
         """
         if isinstance(cloud, Scan):
+            if cloud.settings != self.settings.scan:
+                raise InvalidCloud(
+                    f"{role}: was prepared with other settings under `scan` than this registrar's; prepare it with this one",
+                    role=role,
+                )
             return cloud
         if isinstance(cloud, str | Path):
-            cloud = read_cloud(cloud, seed=seed, properties=False).points
+            cloud = read_cloud(cloud, seed=seed, properties=False)
         scan = Scan.of(as_points(cloud, name=role, drop_invalid=drop_invalid, seed=seed), self.settings.scan)
         if len(scan.heaps) < _LEAST:
             raise InvalidCloud(
@@ -89,6 +79,7 @@ class Registrar:
         target: Any,
         *,
         initial: Any = None,
+        initial_covariance: Any = None,
         max_rotation_degrees: float | None = None,
         source_origin: Any = None,
         target_origin: Any = None,
@@ -97,11 +88,12 @@ class Registrar:
         refine: bool = True,
         drop_invalid: bool = False,
         trace: Trace | None = None,
+        timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Registration:
         """Find the rigid motion that carries the source onto the target; see `deepgmr.register`."""
-        settings, report, clock = self._asked(trust, refine), progress or _silent, Clock()
-        report("describing", 0.0)
+        settings, pace, clock = self._asked(trust, refine), Pace(timeout, progress), Clock()
+        pace.report("describing", 0.0)
         with clock("scan"):
             prepared = (
                 self.prepare(cloud, role=role, drop_invalid=drop_invalid, seed=seed)
@@ -109,244 +101,54 @@ class Registrar:
             )
             pair = Pair(*prepared)
             check_units(pair.size_ratio, settings.judge)
-            prior = _prior(initial, max_rotation_degrees, pair)
-            views = _views(pair, settings, source_origin=source_origin, target_origin=target_origin)
+            known = read_transform(initial) if isinstance(initial, str | Path) else initial
+            prior = Prior.of(pair, settings.initial, known, initial_covariance, max_rotation_degrees)
+            views = views_of(pair, settings.visibility, source_origin=source_origin, target_origin=target_origin)
             levels = pair.levels()  # each cloud as a mixture of disks
             search = Search(pair, levels, prior, settings, clock, self.bundle, views)
             search.bundle = self.bundle.seen(detailed=search.detailed)
 
-        report("searching", 0.2)
-        for look in _looks(search):  # a harder look only where the ones before leave doubt
-            hypotheses = self._propose(look, search)  # matches and rotation grid -> motions in closed form
-            candidates = self._refine(look, search, hypotheses)  # local minima of the divergence
-            self._rank(search, candidates)  # by the divergence of the moved source from the target, and by gaps
-            self._settle(search)  # the foremost again, where there is more detail
-            if self._clear(search):
-                break
-
-        report("polishing", 0.8)
-        answer = self._polish(search)  # at the resolution of the data
-        evidence = self._weigh(search, observability=answer.observability)
+        try:
+            with pace:
+                pace.report("searching", 0.2)
+                answer, cut = checked(search), False  # where what is known fits, there is nothing to search for
+                if answer is None:
+                    for look in looks(search):  # a harder look only where the ones before leave doubt
+                        hypotheses = propose(look, search)  # matches, grids -> motions in closed form
+                        candidates = refined(look, search, hypotheses)  # local minima of the divergence
+                        rank(search, candidates)  # by the divergence of the moved source, and by gaps
+                        settle(search)  # the foremost again, where there is more detail
+                        if clear(search):
+                            break
+                    pace.report("polishing", 0.8)
+                    answer = polished(search)  # at the resolution of the data
+                    weigh_first(search, observed=answer.observability)
+        except TimeUp:
+            answer, cut = cut_short(search, pace.timeout), True
+            weigh_first(search, observed=answer.observability)
+        evidence = search.evidence
+        assert evidence is not None
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
-        report("done", 1.0)
+        status = Status.TIMEOUT if cut else status
+        pace.report("done", 1.0)
         if trace is not None:
             trace.search = search
-        answered = self._answer(search, answer, evidence, status, confidence)
+        answered = told(search, answer, status, confidence, self.bundle)
         return answered if trace is None else dataclasses.replace(answered, search=search)
 
-    def register_batch(self, pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
-        """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
-        return [self.register(source, target, **options) for source, target in pairs]
+    def register_batch(
+        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+    ) -> list[Result]:
+        """The answers of `iter_batch`, all of them, in the order of the pairs."""
+        return [
+            result for _, result in sorted(answers(self, pairs, workers, progress, options), key=lambda one: one[0])
+        ]
 
-    # -- the steps ---------------------------------------------------------------------------------------------
-
-    def _propose(self, look: LookSettings, search: Search) -> RigidTransform:
-        """The motions worth refining (H,), of all the rooms that a look asks."""
-        proposed = dict(self._proposed(look, search))
-        hypotheses = joined([motions for room, motions in proposed.items() if room not in _TRIED])
-        if look.refined and len(hypotheses.rotation):
-            with search.clock("first look"):
-                scores = first_look(hypotheses, *search.levels, search.settings.rank)
-                hypotheses = hypotheses[_distinct_hypotheses(hypotheses, scores, look.refined, search)]
-        tried = [room for room in _TRIED if room != "correlated" or room not in _precise(search)]
-        hypotheses = joined([*(proposed[room] for room in tried if room in proposed), hypotheses])
-        search.looks.append(Look(look, proposed, hypotheses, hypotheses[:0], Terms.none()))
-        return hypotheses
-
-    def _proposed(self, look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTransform]]:
-        settings, levels, clock = search.settings, search.levels, search.clock
-        if look.mixtures:
-            with clock("mixtures"):
-                yield "mixtures", mixture_motion(whole_network(), *levels)
-        if look.learned:
-            with clock("network"):
-                found = match_nodes(self.bundle.network, *levels)
-            yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
-        if look.described:
-            seen = search.pair.levels(look.detail) if look.detail else levels
-            propose, agree = settings.propose, settings.agree
-            with clock("histograms"):
-                a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
-                matches = match(a, b, propose)
-            tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance)
-            yield "described", _agreed(matches, seen, search, tolerance=tolerance)
-        if look.grid:
-            propose = settings.propose
-            with clock("rotation grid"):
-                p, q = (coarse(level, propose) for level in levels)
-                motions = grid_motions(
-                    p, q, count=look.grid, prior=search.prior, rotations=propose.rotations, blur=propose.blur
-                )
-            yield "grid", motions
-        if look.correlated:
-            with clock("correlation"):
-                motions, _ = search.correlated
-            yield "correlated", motions[: look.correlated]
-        if search.prior.initial is not None:
-            yield "given", search.prior.initial[None]
-        elif look.refined and not search.looks:
-            yield "as they are", search.pair.enter(np.eye(4)[None])
-
-    def _refine(self, look: LookSettings, search: Search, hypotheses: RigidTransform) -> RigidTransform:
-        if not look.refined or not len(hypotheses.rotation):
-            return search.prior.apply(hypotheses)
-        settings = search.settings
-        with search.clock("refinement"):
-            candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
-        near = [motions for room, motions in search.looks[-1].proposed.items() if room in _precise(search)]
-        if near:
-            with search.clock("detail"):
-                spacing = max(level.spacing for level in search.ranked)
-                sharpened = sharpen(
-                    joined(near),
-                    *search.ranked,
-                    reach=max(settings.detail.cells * search.correlated[1], spacing),
-                    prior=search.prior,
-                    settings=settings.detail,
-                    refinement=settings.refine,
-                )
-                candidates = joined([sharpened, candidates])
-        return candidates
-
-    def _rank(self, search: Search, candidates: RigidTransform) -> None:
-        """Measure the new candidates where there is more detail, and put all of them in order."""
-        settings = search.rank
-        with search.clock("ranking"):
-            terms = measure(candidates, *search.ranked, settings, views=search.views)
-            search.looks[-1] = dataclasses.replace(search.looks[-1], candidates=candidates, terms=terms)
-            search.terms = Terms.joined([search.terms, terms])
-            search.candidates = joined([search.candidates, candidates])
-
-    def _settle(self, search: Search) -> None:
-        """Follow the most plausible poses to finer levels until one stands out or the detail ends; weigh the first."""
-        settings, rank = search.settings.detail, search.rank
-        with search.clock("detail"):
-            search.finest, search.poses, search.pose_terms = search.ranked, search.candidates, search.terms
-            search.least = 0.0
-            self._order(search, rank.poses if not search.detailed else settings.finalists)
-            before, least = search.levels, 0.0
-            for levels in search.finer(search.levels):
-                if before is not search.levels:
-                    if len(search.pose_terms) < 2:
-                        break
-                    # what is bent or noisy meets no more closely than it did
-                    unit = max(least, *(level.spacing for level in before))
-                    least = settings.noise * unit * math.exp(float(search.pose_terms.misfit[0]))
-                    if least > settings.least_gain * unit:
-                        break
-                poses = sharpen(
-                    search.poses,
-                    *levels,
-                    reach=max(level.spacing for level in before),
-                    prior=search.prior,
-                    settings=settings,
-                    refinement=search.settings.refine,
-                )
-                search.finest, search.poses, search.least = levels, poses, least
-                search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
-                self._order(search, settings.finalists)
-                before = levels
-        self._weigh(search)
-
-    def _order(self, search: Search, count: int) -> None:
-        """The poses that are different, most plausible first."""
-        settings = search.settings
-        near = settings.search.same_distance
-        if search.detailed:
-            near = min(near, settings.detail.same * max(level.spacing for level in search.levels))
-        plausibility = search.bundle.ranking.plausibility(search.pose_terms)
-        order = distinct(search.poses, plausibility, count, angle=settings.rank.rival_angle, distance=near)
-        if search.detailed:
-            order = order[plausibility[order] >= plausibility[order[0]] - settings.detail.behind]
-        search.poses, search.pose_terms = search.poses[order], search.pose_terms[order]
-
-    def _weigh(self, search: Search, *, observability: float | None = None) -> Evidence:
-        """The evidence for the first pose against the others."""
-        settings, levels, poses = search.settings, search.levels, search.poses
-        before = None if observability is None else search.evidence  # of the same pose, before it was polished
-        with search.clock("judgement"):
-            known = settings.judge.typical_observability if observability is None else observability
-            evidence = weigh(
-                poses, search.pose_terms, search.bundle.ranking, levels[0], settings.rank, observability=known
-            )
-            if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
-                evidence = dataclasses.replace(evidence, share=min(evidence.share, settings.judge.unrivalled))
-            if before is not None and math.isfinite(before.accidents):  # the polish makes the meeting no rarer
-                evidence = dataclasses.replace(evidence, accidents=before.accidents)
-            elif observability is not None or self._sure(evidence, search):  # else nothing hangs on it
-                chance = accidents(poses[0], *levels, settings.rank, settings.accidents)
-                evidence = dataclasses.replace(evidence, accidents=chance)
-        search.evidence = evidence
-        return evidence
-
-    def _clear(self, search: Search) -> bool:
-        """Whether a harder look has nothing to add: one pose stands out, and is sure or explains all of both clouds."""
-        evidence, settings = search.evidence, search.settings
-        if evidence is None or min(map(len, search.levels)) <= settings.search.few:
-            return False
-        whole = min(evidence.source_overlap, evidence.target_overlap) > settings.search.whole
-        whole = whole and not search.detailed  # a room turned round overlaps wholly, too
-        return evidence.margin >= settings.judge.tied and (whole or self._sure(evidence, search))
-
-    def _sure(self, evidence: Evidence, search: Search) -> bool:
-        settings = search.settings
-        clear = settings.search.clear if not search.detailed else settings.search.clear_detailed
-        return search.bundle.confidence.probability(evidence, settings.judge) > clear
-
-    def _polish(self, search: Search) -> Polished:
-        """The winner at the resolution of the data; it takes its own place among the candidates."""
-        settings = search.settings
-        reached = search.levels if not search.detailed or search.finest is None else search.finest
-        with search.clock("polish"):
-            answer = polish(
-                *search.fine(settings.polish.components),
-                search.poses[0],
-                sparse=reached[0].balanced(settings.detail.moved),
-                reach=settings.polish.reach * max(level.spacing for level in reached),
-                settings=settings.polish,
-                refinement=settings.refine,
-            )
-            final = answer.target_from_source[None]
-            search.poses = joined([final, search.poses[1:]])
-            assert search.finest is not None
-            polished = measure(final, *search.finest, search.rank, least=search.least, views=search.views)
-            search.pose_terms = Terms.joined([polished, search.pose_terms[1:]])
-            every = dataclasses.replace(search.rank, asked=len(search.finest[0]) + len(search.finest[1]))
-            whole = polished if not search.detailed else measure(final, *search.ranked, every)
-            search.overlap = float(whole.source_overlap)
-        return answer
-
-    def _answer(
-        self, search: Search, answer: Polished, evidence: Evidence, status: Status, confidence: float
-    ) -> Registration:
-        pair, settings = search.pair, search.settings
-        rivals = slice(1, settings.judge.rivals + 1)
-        others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
-        units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
-        return Registration(
-            target_from_source=pair.undo(answer.target_from_source),
-            confidence=confidence,
-            covariance=_covariance(answer, pair, settings.polish),
-            overlap=search.overlap,
-            status=status,
-            sentence=status.sentence if units is None or status is Status.OK else units,
-            score=evidence.score,
-            evidence=evidence,
-            stats=Stats(
-                looks=len(search.looks),
-                hypotheses=len(search.terms),
-                components=(len(search.levels[0]), len(search.levels[1])),
-                milliseconds=search.clock.milliseconds,
-                bundle=self.bundle.id,
-            ),
-            alternatives=tuple(Alternative(matrix, score) for matrix, score in others),
-            sketch=_sketch(search, answer.target_from_source),
-            notes=(
-                *([units] if units else []),
-                *_notes(source=pair.source, target=pair.target),
-                *([] if settings.scan == self.bundle.settings.scan else [_OTHER_FRONT_END]),
-            ),
-        )
+    def iter_batch(
+        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+    ) -> Iterator[tuple[int, Result]]:
+        """The number of a pair and its answer, as they come; see `deepgmr.iter_batch`."""
+        return answers(self, pairs, workers, progress, options)
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:
         settings = self.settings
@@ -368,8 +170,12 @@ def _loaded(name: str, preset_name: str) -> Registrar:
 def register(source: Any, target: Any, **options: Any) -> Registration:
     """Find the rigid motion that carries the source onto the target: any pose, any unit, partial overlap.
 
-    source, target        (N, 3) and (M, 3) arrays or tensors, Open3D or trimesh clouds or meshes, paths, or a `Scan`
-    initial               (4, 4) array or tensor, `RigidTransform` or path: a motion to consider beside those found
+    source, target        (N, 3) and (M, 3) arrays or tensors, clouds or meshes of Open3D, trimesh, pyvista or laspy,
+                          `PointCloud2` messages, a `GaussianMixture`, paths (of Gaussian splats, too), or a `Scan`
+    initial               (4, 4) array or tensor, `RigidTransform` or path: if it fits once refined, nothing else is
+                          searched for, and a note says so; if not, it is a motion to consider beside those found
+    initial_covariance    (6, 6) of (rotation vector [rad], translation), as an answer's: how far off `initial` may be; by
+                          default a twentieth of the size of the clouds
     max_rotation_degrees  the answer turns no further than this from `initial` (without it, from no turn at all)
     source_origin, target_origin  (3,) where the sensor stood that saw the whole cloud, in its frame and units: nothing
                           of the other cloud can stand where it saw through
@@ -379,107 +185,33 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     drop_invalid          leave out points with NaN or infinite coordinates instead of raising
     trace                 a `Trace`, which then holds what was proposed, what became of it, and where the time went;
                           the answer can then be shown: `Registration.report`
-    progress              called with (stage, fraction done)
+    timeout               seconds after which the best motion so far is the answer, with `Status.TIMEOUT`: it is not one to
+                          act on unseen. Looked at between steps and within long ones, so overstepped by a part of one
+    progress              called often with (stage, fraction done); returns False to have `Cancelled` raised
 
     `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises
     `InvalidCloud`, `InvalidFile`, `InvalidTransform` or `InvalidConfig` for input that cannot be used; geometry that
-    cannot be answered is answered, with its `status`.
+    cannot be answered is answered, with its `status`. Raises `TimedOut` where time was over before any motion was found.
     """
     return Registrar.load("default").register(source, target, **options)
 
 
-def register_batch(pairs: Iterable[tuple[Any, Any]], **options: Any) -> list[Registration]:
-    """Register many (source, target) pairs with the options of `register`: the same answers as one by one."""
-    return Registrar.load("default").register_batch(pairs, **options)
+def iter_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> Iterator[tuple[int, Result]]:
+    """Register many pairs: the number of a pair, from 0, and its answer, as they come, the same as one by one.
 
+    pairs     (source, target), or (source, target, options) with options of `register` for this pair alone; drawn as
+              they are needed, a few ahead
+    workers   processes that share the work; 1 works in this one. Each takes a second or two to start
+    progress  called with ("registering", fraction done) after each pair, of the number that are known; returns False
+              to have `Cancelled` raised
+    options   of `register`, for all pairs, but `trace`
 
-def _silent(stage: str, done: float) -> None:
-    pass
-
-
-def _looks(search: Search) -> Iterator[LookSettings]:
-    """Those that could find more than the first."""
-    settings, scans = search.settings.search, (search.pair.source, search.pair.target)
-    points, ratio = max(len(scan.heaps) for scan in scans), search.pair.size_ratio
-    for number, look in enumerate(settings.looks if not search.detailed else settings.detailed):
-        if number and max(ratio, 1 / ratio) > settings.unlike:
-            return  # no look finds the motion between millimetres and inches
-        if look.detail and points < settings.finer * max(map(len, search.levels)):
-            continue  # there is no finer detail to look at
-        yield look
-
-
-def _precise(search: Search) -> tuple[str, ...]:
-    """The rooms whose motions are so near that a wide fit of few components would only spoil them."""
-    if not search.detailed:
-        return ()
-    reach = search.settings.refine.reaches[-1] * max(level.spacing for level in search.levels)
-    peaks = 0 < search.settings.detail.cells * search.correlated[1] <= reach
-    return _TRIED if peaks else _TRIED[:2]
-
-
-def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, tolerance: float) -> RigidTransform:
-    """The motions (H,) that matches agree on."""
-    settings = search.settings.agree
-    search.matches.append(Met.of(len(search.looks), matches, levels, tolerance))
-    with search.clock("consistency"):
-        motions, agreement = consistent_motions(matches, *levels, search.prior, settings, tolerance=tolerance)
-        return motions[_distinct_hypotheses(motions, agreement, settings.kept, search)]
-
-
-def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
-    settings = search.settings.search
-    return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
-
-
-def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.ndarray:
-    """From the frame (about the target's centre, unit scale) to the units and origin of the target.
-
-    A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
+    A cloud that comes again is prepared once (by every worker that meets it), as long as it is among the last few. A
+    pair that cannot be registered, or whose worker dies, has a `Failure` for an answer, with its `error`; the others go on.
     """
-    change = np.eye(6)
-    change[3:, 3:] *= pair.scale
-    change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
-    covariance = change @ answer.covariance(settings) @ change.T
-    return (covariance + covariance.T) / 2
+    return Registrar.load("default").iter_batch(pairs, workers=workers, **options)
 
 
-def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prior:
-    degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
-    if not 0 < degrees <= 180:
-        raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
-    if initial is None:
-        return Prior(None, math.radians(degrees))
-    if isinstance(initial, str | Path):
-        initial = read_transform(initial)
-    return Prior(pair.enter(rigid_matrix(initial, "initial")), math.radians(degrees))
-
-
-def _views(pair: Pair, settings: Settings, **origins: Any) -> Views:
-    """Both clouds as their sensors saw them, where it is known from where."""
-    views: list[View | None] = []
-    for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
-        if origin is None:
-            views.append(None)
-            continue
-        place = as_point(origin, name)
-        views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings.visibility))
-    return views[0], views[1]
-
-
-def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
-    """The components of the moved source (J, 3) and of the target (K, 3), float32."""
-    source, target = (level.means for level in search.levels)
-    return motion.to(source.dtype).apply(source).numpy(), target.numpy()
-
-
-def _notes(**scans: Scan) -> Iterator[str]:
-    """What was odd about the clouds."""
-    for role, scan in scans.items():
-        if scan.far:
-            yield f"{scan.far:,} points of the {role} lie far outside the rest and were left out"
-        if scan.coarse is not None:
-            yield (
-                f"the coordinates of the {role} come in steps of {scan.coarse:g}, all that float32 keeps so far from the "
-                "origin; subtract an offset in double precision before storing them as float32"
-            )
+def register_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> list[Result]:
+    """Register many pairs: the answers of `iter_batch`, all of them, in the order of the pairs."""
+    return Registrar.load("default").register_batch(pairs, workers=workers, **options)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +25,12 @@ from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
 ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
-_KEPT = 16  # levels that a prepared scan holds on to
+_KEPT = 16  # levels that a prepared scan holds on to, and things made of a level that this one does
+_PROBES = 3000  # components whose nearest say how far apart all of them are
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class Level:
     points: np.ndarray  # (J, 3) float64, in the frame
     tree: Tree
     settings: ScanSettings
-    _balanced: dict[int, Level] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _patches: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -51,17 +55,25 @@ class Level:
         """The level whose components lie at points (J, 3) float64, J >= 3."""
         return cls(points, Tree(points), settings)
 
+    def made(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of this level and nothing else, once for a key. Of several threads the first decides."""
+        found = self._made.get(key)
+        if found is None:
+            found = self._made.setdefault(key, make())
+            _forget(self._made)
+        return found
+
     def seen_closer(self, neighbours: int) -> Level:
         """The same components, with normals from so many neighbours."""
-        return Level(self.points, self.tree.with_another_cloud(), replace(self.settings, for_normals=neighbours))
+        settings = replace(self.settings, for_normals=neighbours)
+        return self.made(("closer", neighbours), lambda: Level(self.points, self.tree.with_another_cloud(), settings))
 
     def thinned(self, step: int, *, fewest: int) -> Level:
         """Every so many of the components, with normals from about as wide a patch: of as much fewer, if `fewest`."""
         if step == 1:
             return self
-        return Level.of(
-            self.points[::step], replace(self.settings, for_normals=max(fewest, self.settings.for_normals // step))
-        )
+        settings = replace(self.settings, for_normals=max(fewest, self.settings.for_normals // step))
+        return self.made(("thinned", step, fewest), lambda: Level.of(self.points[::step], settings))
 
     @cached_property
     def extent(self) -> float:
@@ -75,13 +87,14 @@ class Level:
         """
         if len(self) <= ENOUGH * most:
             return self
-        if most not in self._balanced:
-            chosen = balanced(self.axes, most)
-            thin = Level.of(self.points[chosen], self.settings)
-            for name in ("directions", "heights", "gaps"):
-                vars(thin)[name] = getattr(self, name)[chosen]
-            self._balanced[most] = thin
-        return self._balanced[most]
+        return self.made(("balanced", most), lambda: self._balanced(most))
+
+    def _balanced(self, most: int) -> Level:
+        chosen = balanced(self.axes, most)
+        thin = Level.of(self.points[chosen], self.settings)
+        for name in ("directions", "heights", "gaps"):
+            vars(thin)[name] = getattr(self, name)[chosen]
+        return thin
 
     @cached_property
     def means(self) -> Tensor:
@@ -91,7 +104,8 @@ class Level:
     @cached_property
     def spacing(self) -> float:
         """The median distance to the nearest other component."""
-        return float(np.median(self.tree.nearest(self.points, 2)[0][:, 1]))
+        some = self.points[:: max(1, len(self) // _PROBES)]
+        return float(np.median(self.tree.nearest(some, 2)[0][:, 1]))
 
     @cached_property
     def neighbours(self) -> Tensor:
@@ -126,8 +140,10 @@ class Level:
 
     def sampled_axes(self, most: int) -> np.ndarray:
         """`axes` (J', 3) of every n-th component, about so many; the others are not looked at."""
-        some = self.points[:: max(1, len(self) // most)]
-        return estimate_normals(self.points, self.tree.nearest(some, min(self.settings.for_normals, len(self)))[1])
+        some, near = self.points[:: max(1, len(self) // most)], min(self.settings.for_normals, len(self))
+        return self.made(
+            ("sampled axes", most), lambda: estimate_normals(self.points, self.tree.nearest(some, near)[1])
+        )
 
     @cached_property
     def normals(self) -> Tensor:
@@ -212,15 +228,35 @@ class Scan:
             settings=settings,
         )
 
+    def save(self, path: Any) -> None:
+        """Write a file that `load` reads back to the last bit: safetensors, whole or not at all, with the settings.
+
+        What is derived from it while it is registered is not written. Raises `InvalidFile`.
+        """
+        from deepgmr.pipeline.saved import write_scan
+
+        write_scan(path, self)
+
+    @staticmethod
+    def load(path: Any) -> Scan:
+        """A saved scan. Raises `InvalidCheckpoint` for a file that is damaged, or not made by this version's front-end."""
+        from deepgmr.pipeline.saved import read_scan
+
+        return read_scan(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but what is derived, whose trees cannot be."""
+        return vars(self) | {"_levels": {}, "_octaves": {}}
+
     def level(self, step: int | None, scale: float) -> Level:
         """The level on a rung of the ladder of voxel sizes, in units of `scale`; None: every heap a component."""
         key = step, scale
-        level = self._levels.get(key)
+        level = self._levels.pop(key, None)
         if level is None:
             heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
-            level = self._levels[key] = Level.of(heaps.means / scale, self.settings)
-            for old in list(self._levels)[:-_KEPT]:  # a map that meets scans of many sizes
-                self._levels.pop(old, None)
+            level = Level.of(heaps.means / scale, self.settings)
+        self._levels[key] = level  # the last: a map may meet scans of many sizes, and forgets those not met for long
+        _forget(self._levels)
         return level
 
     def rung_for(self, components: int) -> int | None:
@@ -317,6 +353,12 @@ class Pair:
         moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source.origin)
         out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target.origin - moved
         return out
+
+
+def _forget(kept: dict[Any, Any]) -> None:
+    """All but the last few."""
+    for old in list(kept)[:-_KEPT]:
+        kept.pop(old, None)
 
 
 def fingerprint(settings: ScanSettings) -> str:

@@ -43,7 +43,8 @@ class LookSettings:
     learned: bool = False  # matches of the overlap network
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
-    correlated: int = 0  # hypotheses from dominant normals and phase correlation
+    correlated: int = 0  # hypotheses from dominant normals and phase correlation ...
+    evident: bool = False  # ... where these dominate by far
     detail: int = 0  # components that histograms are taken of; 0: those of the level that is searched
     refined: int = 24  # hypotheses that are refined; 0: none, they are ranked as they are
 
@@ -58,7 +59,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=12, learned=True, refined=6),
+        LookSettings(correlated=12, evident=True, learned=True, refined=6),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -95,9 +96,11 @@ class CorrelationSettings:
 
     components: int = 24_000  # of each cloud, whose places are correlated
     sampled: int = 3000  # of them whose directions are looked at ...
-    counted: int = 800  # ... and of those, that are compared with one another
+    counted: int = 600  # ... and of those, that are compared with one another
     sharpness: float = 60.0  # of a direction: exp(k (cos^2 - 1))
-    salient: float = 2.0  # times what uniform directions give, from which one is dominant
+    salient: float = 2.5  # times what uniform directions give, from which one is dominant ...
+    evident: float = 8.0  # ... and from which one is so by far
+    alike: float = 0.95  # share of the weight of the best rotation that another carries, where directions are evident
     directions: int = 6  # dominant ones, at most
     shifts: int = 4  # steps of mean shift ...
     narrower: float = 2.5  # ... each so much sharper than the one before
@@ -161,6 +164,7 @@ class RankSettings:
     stretch: float = 3.0  # times the spacing that surfaces may be sampled more sparsely here and there
     asked: int = 1200  # components of either surface that are asked for their counterparts
     patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
+    strewn: float = 0.05  # four times the share of either below which it says little how it is strewn about
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
     by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
@@ -174,6 +178,10 @@ class RankSettings:
     unlike: float = 0.05  # ... from which on they do not ...
     elsewhere: float = 0.15  # ... and from which on they put it somewhere else entirely
     placed: int = 128  # components that are compared for that
+    astray: tuple[float, float] = (0.03, 0.1)  # share without a place up to which, where there is detail, two poses are
+    # the same by a symmetry, and from which they are not
+    off: float = 1.0  # spacings across the surface from which a component has no place
+    strayed: int = 500  # components that are asked
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,15 @@ class PolishSettings:
 
 
 @dataclass(frozen=True)
+class InitialSettings:
+    """An initial motion that checks out."""
+
+    reach: float = 0.05  # sizes by which it may be off, on the mean over the points, where no covariance says otherwise
+    deviations: float = 2.0  # of its covariance that it may be off
+    clear: float = 0.9  # confidence from which nothing is searched for
+
+
+@dataclass(frozen=True)
 class JudgeSettings:
     """From evidence to a status."""
 
@@ -258,6 +275,7 @@ class JudgeSettings:
     wide: float = 3.0  # nats of margin beyond which more means nothing
     least_overlap: float = 0.05  # keeps a logarithm finite
     least_observability: float = 1e-4
+    least_stray: float = 1.0  # reaches of the initial motion: having stayed closer than that says nothing
     typical_observability: float = 0.1  # before it is known
     unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
@@ -280,6 +298,7 @@ class Settings:
     detail: DetailSettings = field(default_factory=DetailSettings)
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
+    initial: InitialSettings = field(default_factory=InitialSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
@@ -325,7 +344,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "fast": {  # the first look only
         "search.looks": [to_plain(LookSettings(learned=True, refined=8))],
-        "search.detailed": [to_plain(LookSettings(correlated=12, learned=True, refined=6))],
+        "search.detailed": [to_plain(LookSettings(correlated=12, evident=True, learned=True, refined=6))],
     },
     "thorough": {
         "search.clear": 2.0,

@@ -16,7 +16,7 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import plain
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
-from deepgmr.pipeline.propose.correlation import correlated_motions
+from deepgmr.pipeline.propose.correlation import Turns, correlated_motions
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
@@ -49,6 +49,8 @@ class Look:
     hypotheses: RigidTransform  # (H,) those worth refining
     candidates: RigidTransform  # (H,) refined
     terms: Terms  # (H,) how the clouds meet under these
+    pose: RigidTransform | None = None  # the foremost of all looks so far ...
+    evidence: Evidence | None = None  # ... and what spoke for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,7 @@ class Search:
     poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
     evidence: Evidence | None = None  # for the first of the poses
+    cell: float = 0.0  # frame units: of the grid of phase correlation, and so how far its motions may be off
     overlap: float = 0.0  # share of all source components with a counterpart under the answer
     _fine: dict[int, tuple[Level, Level]] = field(default_factory=dict, repr=False)
 
@@ -104,13 +107,17 @@ class Search:
         """How surfaces meet: components that are the points themselves lie as unevenly as chance has it."""
         return self.settings.rank if self.detailed else replace(self.settings.rank, stretch=1.0)
 
-    @cached_property
-    def correlated(self) -> tuple[RigidTransform, float]:
-        """The motions (H,) of phase correlation, best first, and the size of the cells: how far they may be off."""
-        settings = self.settings.correlation
-        levels = self.fine(settings.components) if self.detailed else self.levels
-        axes = levels[0].sampled_axes(settings.sampled), levels[1].sampled_axes(settings.sampled)
-        return correlated_motions(*levels, axes=axes, prior=self.prior, settings=settings)
+    def correlated(self, *, evident: bool) -> RigidTransform:
+        """The motions (H,) of phase correlation, best first."""
+        settings, levels = self.settings.correlation, self.ranked
+        source, target = (level.axes[:: max(1, len(level) // settings.sampled)] for level in levels)
+        turns = Turns.of(source, target, self.prior, settings, evident=evident)
+        if self.detailed and (len(turns.rotations) or not evident):  # again: across a hundred metres a degree is two
+            levels = self.fine(settings.components)
+            source, target = (level.sampled_axes(settings.sampled) for level in levels)
+            turns = Turns.of(source, target, self.prior, settings, evident=evident)
+        motions, self.cell = correlated_motions(*levels, turns, settings)
+        return motions
 
     def finer(self, levels: tuple[Level, Level]) -> Iterator[tuple[Level, Level]]:
         """Levels of more detail than these, one after the other, as long as a cloud has any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.clouds import as_point
+from deepgmr.pipeline.scan import Pair
 from deepgmr.pipeline.settings import VisibilitySettings
 
 
@@ -107,3 +110,15 @@ def _beside(cells: np.ndarray, size: float) -> Iterator[np.ndarray]:
         for over in (-0.5, 0.5, 1.5):
             turn = ((cells - first[ring] + over) / counts[ring]) % 1.0
             yield first[there] + np.minimum(turn * counts[there], counts[there] - 1).astype(np.int64)
+
+
+def views_of(pair: Pair, settings: VisibilitySettings, **origins: Any) -> Views:
+    """Both clouds as their sensors saw them, where it is known from where."""
+    views: list[View | None] = []
+    for (name, origin), scan in zip(origins.items(), (pair.source, pair.target), strict=True):
+        if origin is None:
+            views.append(None)
+            continue
+        place = as_point(origin, name)
+        views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings))
+    return views[0], views[1]

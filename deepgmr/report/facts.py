@@ -19,12 +19,14 @@ BINS = 40
 _WORDS = {  # of a feature of the confidence: what it asks, and the value that says nothing either way
     "standing": ("Stands apart from poses that put the shape elsewhere", "even odds"),
     "margin": ("Ahead of the best other pose", "a tie"),
+    "lead": ("Far ahead of it", "a tie"),
     "log_overlap": ("Shared by both clouds", "everything shared"),
     "misfit": ("What meets, meets closely", "as close as by chance"),
     "looseness": ("So does everything within reach", "as close as by chance"),
     "relief": ("What meets has relief", "as flat as by chance"),
     "contradiction": ("Nothing fits nothing amid what fits", "nothing amiss"),
     "log_observability": ("The geometry holds every direction", "as firmly as is typical"),
+    "log_stray": ("Close to the initial motion", "as far as that may be off"),
 }
 
 
@@ -80,10 +82,12 @@ def _values(scene: Scene) -> dict[str, str]:
     return {
         "standing": f"{evidence.standing:.1f} nats",
         "margin": margin,
+        "lead": margin,
         "log_overlap": f"{100 * min(evidence.source_overlap, evidence.target_overlap):.0f} %",
         **{name: f"{math.exp(getattr(evidence, name)):.2f} spacings" for name in ("misfit", "looseness", "relief")},
         "contradiction": f"{evidence.contradiction:.2f}",
         "log_observability": f"{evidence.observability:.2g}",
+        "log_stray": f"{evidence.stray:.2f} times what it may be off" if evidence.stray else "searched for",
     }
 
 

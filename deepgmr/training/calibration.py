@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,18 +18,27 @@ from scipy.optimize import minimize
 from deepgmr import __version__, metrics
 from deepgmr.datasets.pairs.kinds import KINDS, MORE_KINDS, Case, cases
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig
+from deepgmr.geometry.transform import RigidTransform, so3_exp
 from deepgmr.io.checkpoint import load
 from deepgmr.io.disk import check_writable, replacing, writing
+from deepgmr.io.origin import commit
 from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import FEATURES, Confidence, Evidence, ceiling, features
+from deepgmr.pipeline.near import fitted
+from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.rank import RANKED, Ranking
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.settings import JudgeSettings, Settings
-from deepgmr.pipeline.trace import Trace
+from deepgmr.pipeline.trace import Clock, Search, Trace
 
 EVERY_KIND = (*KINDS, *MORE_KINDS)
 FOLDS = 5  # what is said of a fit is measured on pairs that were left out of it
+# Degrees and sizes by which an initial motion is off: about and along any direction ...
+INITIALS = ((2, 0.01), (5, 0.03), (10, 0.1), (20, 0.2), (60, 0.4))
+# ... and those that surfaces face most, where walls still meet walls and a fit does not move.
+STUCK = ((0, 0.04), (0, 0.1), (0, 0.2), (90, 0.0), (180, 0.0))
+_ENDS = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}  # of weights of a sign
 _PRIOR = 1.28  # pairs that the ridge on scaled regressors counts for
 
 Progress = Callable[[str, float], None]
@@ -51,7 +60,9 @@ class Outcome:
     evidence: Evidence
     right: bool
     detailed: bool  # whether there was more detail than is searched
-    rankings: tuple[Ranked, ...]  # at the levels that decided
+    ranked: Ranked | None  # where it was decided
+    earlier: tuple[Outcome, ...] = ()  # what would have been answered after each look but the last
+    initials: tuple[Outcome, ...] = ()  # of initial motions that were off, fitted without a search
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +106,7 @@ def calibrate(
         last = number == rounds - 1  # the last evidence was gathered with the ranking that is kept
         bundle, table = refitted(bundle, outcomes, ranking=rounds == 1 or not last)
     told = {
-        "commit": _commit(),
+        "commit": commit(),
         "pairs_a_kind": pairs,
         "seed": seed,
         "rounds": rounds,
@@ -150,31 +161,53 @@ def _gathered(
 def _of_kind(job: tuple[Bundle, str, int, int]) -> list[Outcome]:
     bundle, kind, pairs, seed = job
     registrar = Registrar(bundle)
-    return [outcome(registrar, case) for case in cases(pairs, seed, kinds=[kind])]
+    rng = np.random.default_rng([seed, *kind.encode()])
+    return [outcome(registrar, case, rng) for case in cases(pairs, seed, kinds=[kind])]
 
 
-def outcome(registrar: Registrar, case: Case) -> Outcome:
-    """Register a pair and judge its answer and every candidate on the way to it."""
+def outcome(registrar: Registrar, case: Case, rng: np.random.Generator) -> Outcome:
+    """Register a pair, and judge its answer, every candidate on the way to it, and what becomes of it if disturbed."""
     trace = Trace()
     answer = registrar.register(case.source, case.target, max_rotation_degrees=case.max_rotation_degrees, trace=trace)
     search = trace.search
     assert search is not None
-    ranked = [(search.candidates, search.terms)]
-    if search.finest is not search.ranked:
-        ranked.append((search.poses, search.pose_terms))
+    motions, terms = (search.poses, search.pose_terms) if search.detailed else (search.candidates, search.terms)
+    right = case.judge(answer.target_from_source)
     return Outcome(
         case.kind,
         answer.evidence,
-        case.judge(answer.target_from_source),
+        right,
         search.detailed,
-        tuple(
-            Ranked(
-                torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
-                np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
-            )
-            for motions, terms in ranked
+        Ranked(
+            torch.stack([getattr(terms, name) for name in RANKED], dim=-1).double().numpy(),
+            np.array([case.judge(matrix) for matrix in search.pair.undo(motions)]),
         ),
+        tuple(_earlier(search, case)),
+        tuple(_initials(search, case, rng)) if right else (),
     )
+
+
+def _earlier(search: Search, case: Case) -> Iterator[Outcome]:
+    for look in search.looks[:-1]:
+        assert look.pose is not None and look.evidence is not None
+        yield Outcome(case.kind, look.evidence, case.judge(search.pair.undo(look.pose)), search.detailed, None)
+
+
+def _initials(search: Search, case: Case, rng: np.random.Generator) -> Iterator[Outcome]:
+    """What becomes of a right answer if it is off by a little or a lot, and fitted."""
+    answer, levels = search.poses[0], search.levels
+    centre = answer.apply(levels[0].means.double().mean(0, keepdim=True))[0]
+    faced = torch.from_numpy(np.linalg.eigh(levels[1].axes.T @ levels[1].axes)[1].T.copy())
+    for degrees, distance in (*INITIALS, *STUCK):
+        turn, shift = (torch.from_numpy(rng.normal(size=3)) for _ in range(2))
+        if (degrees, distance) in STUCK:
+            turn, shift = faced[rng.integers(3)], faced[rng.integers(3)]
+        rotation = so3_exp(math.radians(degrees) * turn / turn.norm())
+        off = RigidTransform(rotation, centre - rotation @ centre + distance * shift / shift.norm())
+        prior = Prior(off @ answer, reach=search.settings.initial.reach)
+        polished, evidence = fitted(replace(search, prior=prior, clock=Clock()))
+        judged = case.judge(search.pair.undo(polished.target_from_source))
+        yield Outcome(case.kind, evidence, judged, search.detailed, None)
 
 
 def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = True) -> tuple[Bundle, dict[str, Any]]:
@@ -192,6 +225,10 @@ def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = Tru
         if ranking and found.ranking is not None:
             changes[f"{prefix}ranking"] = found.ranking
         bundle = replace(bundle, **changes)
+    initials = [row for pair in outcomes for row in pair.initials]
+    if initials:
+        told = fit(initials, bundle.settings.judge)
+        bundle = replace(bundle, initial_confidence=told.confidence)
     held = np.concatenate([found.held for found in fits.values()])
     right = np.concatenate([found.right for found in fits.values()])
     kinds = np.concatenate([found.kinds for found in fits.values()])
@@ -200,18 +237,24 @@ def refitted(bundle: Bundle, outcomes: Sequence[Outcome], *, ranking: bool = Tru
     return bundle, {
         "ranked": {"pairs": len(first), "first_right": float(first.mean()) if len(first) else None},
         "all": _quality(held, right),
+        "initial": _quality(told.held, told.right) if initials else None,
         "kinds": {kind: _quality(held[kinds == kind], right[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())},
     }
 
 
 def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
-    """Both models, and what they are worth on pairs that were left out of the fit."""
-    open_ = [row for pair in outcomes for row in pair.rankings if row.rights.any() and not row.rights.all()]
-    x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in outcomes])
-    y = np.array([row.right for row in outcomes], dtype=float)
-    ceilings = np.array([ceiling(row.evidence) for row in outcomes])
-    fold = np.arange(len(outcomes)) % FOLDS
-    held, signs = np.zeros(len(outcomes)), list(FEATURES.values())
+    """Both models, and what they are worth on pairs that were left out of the fit.
+
+    The confidence says when to stop, too, so it is fitted to what would have been answered after every look.
+    """
+    ranked = (pair.ranked for pair in outcomes)
+    open_ = [row for row in ranked if row is not None and row.rights.any() and not row.rights.all()]
+    rows = [*outcomes, *(early for row in outcomes for early in row.earlier)]
+    fold = np.array([*range(len(outcomes)), *(i for i, row in enumerate(outcomes) for _ in row.earlier)]) % FOLDS
+    x = np.array([[features(row.evidence, settings)[name] for name in FEATURES] for row in rows])
+    y = np.array([row.right for row in rows], dtype=float)
+    ceilings = np.array([ceiling(row.evidence) for row in rows])
+    held, signs = np.zeros(len(rows)), list(FEATURES.values())
     for left_out in range(FOLDS):
         mine = fold == left_out
         if mine.any() and not mine.all():
@@ -221,15 +264,18 @@ def fit(outcomes: Sequence[Outcome], settings: JudgeSettings) -> Calibration:
     return Calibration(
         Ranking(dict(zip(RANKED, fit_ranking(open_).tolist(), strict=True))) if open_ else None,
         Confidence(float(weights[0]), dict(zip(FEATURES, weights[1:].tolist(), strict=True))),
-        held,
-        y,
+        held[: len(outcomes)],
+        y[: len(outcomes)],
         np.array([row.kind for row in outcomes]),
         _first_right(open_) if open_ else np.zeros(0),
     )
 
 
 def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
-    """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right."""
+    """Weights (len(RANKED),) of a multinomial logistic regression on which of a pair's candidates are right.
+
+    A weight is of its sign in `RANKED`, or zero, as in `fit_logistic`.
+    """
     if not rows:
         raise InvalidConfig("no pair had right and wrong candidates, so there is nothing to rank; give more pairs")
     spread = np.concatenate([row.terms for row in rows]).std(0) + 1e-9
@@ -247,7 +293,8 @@ def fit_ranking(rows: Sequence[Ranked]) -> np.ndarray:
         value = np.log(every / good).mean() + 0.5 * ridge * (w**2).sum()
         return value, (pull[..., None] * x).sum(1).mean(0) + ridge * w
 
-    return minimize(loss, np.zeros(len(RANKED)), jac=True).x / spread
+    bounds = [_ENDS[sign] for sign in RANKED.values()]
+    return minimize(loss, np.zeros(len(RANKED)), jac=True, method="L-BFGS-B", bounds=bounds).x / spread
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = None) -> np.ndarray:
@@ -255,7 +302,8 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = Non
 
     A weight is of its sign in `signs` (F,), +1 or -1, or zero; with a few hundred pairs, noise would turn some round.
     """
-    centre, spread = x.mean(0), x.std(0) + 1e-9
+    centre, spread = x.mean(0), x.std(0)
+    spread[spread < 1e-6] = np.inf  # what never changes says nothing
     z, ridge = np.hstack([np.ones((len(x), 1)), (x - centre) / spread]), _PRIOR / len(x)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -264,8 +312,7 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, signs: Sequence[int] | None = Non
         gradient = z.T @ (_logistic(logit) - y) / len(y) + ridge * np.r_[0.0, w[1:]]
         return value, gradient
 
-    ends = {1: (0.0, None), -1: (None, 0.0)}
-    bounds = [(None, None), *(ends.get(sign, (None, None)) for sign in signs or [0] * x.shape[1])]
+    bounds = [_ENDS[sign] for sign in (0, *(signs or [0] * x.shape[1]))]
     w = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return np.r_[w[0] - (w[1:] * centre / spread).sum(), w[1:] / spread]
 
@@ -302,6 +349,7 @@ def card(bundle: Bundle, name: str) -> str:
         "ranking": _told(bundle.ranking.weights),
         "confidence": f"{bundle.confidence.intercept:.3g}, {_told(bundle.confidence.weights)}",
         "ranking, detailed": _told(bundle.detailed_ranking.weights),
+        "confidence, initial": f"{bundle.initial_confidence.intercept:.3g}, {_told(bundle.initial_confidence.weights)}",
         "confidence, detailed": f"{bundle.detailed_confidence.intercept:.3g}, "
         f"{_told(bundle.detailed_confidence.weights)}",
     }
@@ -330,16 +378,6 @@ def card(bundle: Bundle, name: str) -> str:
 
 def _told(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in weights.items())
-
-
-def _commit() -> str:
-    """The commit of the checkout that this package runs from, with a + where it has changed since; empty elsewhere."""
-    folder = Path(__file__).parent
-    said = [
-        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
-        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "."])
-    ]
-    return said[0].stdout.strip() + "+" * bool(said[1].stdout.strip()) if said[0].returncode == 0 else ""
 
 
 def _first_right(rows: Sequence[Ranked]) -> np.ndarray:

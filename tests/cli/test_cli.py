@@ -120,8 +120,8 @@ def test_the_answer_is_for_numpy_and_for_people(
     np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed.out)), MOTION)
     assert printed.out.splitlines()[4:] == ["# ok: confidence 0.875, overlap 0.500. It is ok; do something."]
     assert printed.err == ""
-    np.testing.assert_array_equal(standin.calls[0].pop("source"), POINTS)
-    np.testing.assert_array_equal(standin.calls[0].pop("target"), POINTS[::-1])
+    np.testing.assert_array_equal(standin.calls[0].pop("source").points, POINTS)
+    np.testing.assert_array_equal(standin.calls[0].pop("target").points, POINTS[::-1])
     assert isinstance(standin.calls[0].pop("trace"), Trace)
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
@@ -180,7 +180,7 @@ def test_the_seed_draws_the_points_on_a_mesh(tmp_path: Path, standin: StandIn) -
         trimesh.creation.box((1.0, 2.0, 3.0)).export(box)
         for seed in ("7", "7", "8"):
             assert cli.register_main([box, box, "--seed", seed]) == 0
-        one, again, other = (call["source"] for call in standin.calls[-3:])
+        one, again, other = (call["source"].points for call in standin.calls[-3:])
         np.testing.assert_array_equal(one, again)
         assert one.shape == other.shape and not (one == other).all(axis=1).any()
 
@@ -579,12 +579,17 @@ def suite(tmp_path: Path) -> Path:
 def test_evaluate_prints_a_table_and_writes_json(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out.json"
-    assert cli.main(["evaluate", str(suite), "--method", "identity", "--json", str(out), "--limit", "2"]) == 0
+    out, brief = tmp_path / "out.json", tmp_path / "brief.json"
+    arguments = ["--method", "identity", "--json", str(out), "--summary", str(brief), "--limit", "2"]
+    assert cli.main(["evaluate", str(suite), *arguments]) == 0
     printed = capsys.readouterr()
     assert "tiny: 2 pairs" in printed.out and "identity" in printed.out
     table = json.loads(out.read_text())["tables"][0]
     assert table["summary"][0]["method"] == "identity" and len(table["pairs"]["name"]) == 2
+    (short,) = json.loads(brief.read_text())["tables"]
+    assert short == {key: value for key, value in table.items() if key not in ("pairs", "methods")}
+    assert cli.main(["evaluate", "--summary", str(suite)]) == 2
+    assert "must end in .json" in capsys.readouterr().err and suite.read_bytes()
 
 
 def test_evaluate_on_a_full_disk_is_one_line(suite: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

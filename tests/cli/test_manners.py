@@ -41,6 +41,8 @@ class Terminal(io.StringIO):
         (["train", "--preset", "nothing", "--out", "x", "--json"], "InvalidConfig", "unknown preset"),
         (["calibrate", "--out", "x", "--bundle", "nothing", "--json"], "InvalidCheckpoint", "nothing"),
         (["download", "ftp://nowhere/a.zip", "--to", "x", "--json"], "InvalidConfig", "http"),
+        (["export", "nothing", "--out", "x", "--json"], "InvalidCheckpoint", "neither a file nor inside the package"),
+        (["export", "overlap", "--format", "pt", "--out", "x", "--json"], "InvalidConfig", "pt2 and onnx"),
         (["doctor", "--nonsense", "--json"], "Usage", "--nonsense"),
     ],
 )

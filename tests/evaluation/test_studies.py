@@ -15,8 +15,19 @@ from deepgmr.datasets.pairs.protocols import make_pairs
 from deepgmr.datasets.suites.fixed import PairSuite, suite_of
 from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.errors import InvalidConfig, InvalidFile
-from deepgmr.evaluation import ablation, busy, divergences, networks, profile, read_result, trainings, write_result
-from deepgmr.evaluation.results import Result, as_table
+from deepgmr.evaluation import (
+    ablation,
+    busy,
+    divergences,
+    networks,
+    profile,
+    read_result,
+    solvers,
+    trainings,
+    worlds,
+    write_result,
+)
+from deepgmr.evaluation.results import Result, as_table, provenance
 from deepgmr.io import checkpoint
 from deepgmr.pipeline.registrar import Registrar
 
@@ -171,3 +182,29 @@ def test_a_result_is_read_as_what_it_is(tmp_path: Path) -> None:
 def test_tables_show_what_is_known() -> None:
     text = as_table([{"a": "x", "n": 1200, "b": 0.25, "c": None}, {"a": "y", "b": float("nan")}], {"b": ".1f"})
     assert text.splitlines() == ["| a | n | b |", "| --- | ---: | ---: |", "| x | 1,200 | 0.2 |", "| y | - | - |"]
+
+
+def test_the_solver_beside_its_peers(tmp_path: Path) -> None:
+    result = solvers.measure(problems=8, components=4, rounds=1)
+    rows = {(row["method"], row["type"]): row for row in result["rows"]}
+    ours = rows["`weighted_procrustes`", "float64"]
+    assert ours["exact"] < 1e-5 < ours["noisy"] and ours["finite"] == 1.0 and ours["backward"] > 0
+    assert rows[solvers.LOOP, "float64"]["noisy"] == pytest.approx(ours["noisy"], abs=1e-6)
+    text = returned(solvers, result, tmp_path)
+    assert "| `weighted_procrustes` |" in text and "| finite, float32 |" in text
+
+
+def test_worlds_are_drawn_and_timed(tmp_path: Path) -> None:
+    result = worlds.measure(points=[500, 2_000], worlds=["halls"])
+    (row,) = result["rows"]
+    assert list(row) == ["world", "500", "2k"] and min(row["500"], row["2k"]) >= 0
+    assert "| halls |" in returned(worlds, result, tmp_path)
+
+
+def test_the_command_is_told_without_the_folders_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["/usr/bin/deepgmr", "evaluate", "/data/a b/x.h5#recrop70", "ModelNet40/#noisy", "../scans/"]
+    for first, told in ((typed[0], "deepgmr"), ("scripts/busy.py", "python scripts/busy.py")):
+        monkeypatch.setattr("sys.argv", [first, *typed[1:]])
+        assert provenance()["command"] == f"{told} evaluate 'x.h5#recrop70' 'ModelNet40/#noisy' scans"
+    monkeypatch.setattr("sys.argv", ["/lib/deepgmr/__main__.py", "doctor"])
+    assert provenance(pairs=3)["command"] == "python -m deepgmr doctor" and provenance(pairs=3)["pairs"] == 3

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from deepgmr.errors import InvalidCheckpoint, InvalidConfig, InvalidFile
 from deepgmr.io import checkpoint
 from deepgmr.networks import PRESETS, DeepGMR, NetworkConfig
+from deepgmr.networks.overlap import OverlapConfig, OverlapNetwork
 
 SMALL = NetworkConfig(components=4, encoder=(8,), decoder=(8,), pooled=8, landmarks=2)
 
@@ -125,6 +126,61 @@ def test_tensors_that_do_not_fit_the_config_are_named(file: Path) -> None:
     config = checkpoint.to_plain(PRESETS["paper"])
     with pytest.raises(InvalidCheckpoint, match="do not fit"):
         checkpoint.load(_rewritten(file, config=config))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": 3}, {"kind": None}, {"config": []}, {"config": "lean"}, {"provenance": 1.5}, {"state": None}],
+)
+def test_a_header_whose_parts_are_of_other_kinds_is_named(changes: dict[str, object], file: Path) -> None:
+    (name,) = changes
+    with pytest.raises(InvalidCheckpoint, match=f"its header has .* for `{name}`, where a (str|dict) belongs"):
+        checkpoint.load(_rewritten(file, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": [10**9, 10**9]},  # 4 EB of weights
+        {"encoder": [10**30]},
+        {"encoder": [-5]},
+        {"encoder": [0]},
+        {"encoder": [1] * 5000},
+        {"components": 10**12},
+        {"components": 2**63},
+        {"landmarks": 10**12},
+        {"scales": [0.1] * 5000},
+        {"features": "rri", "neighbours": 10**15},
+    ],
+)
+def test_a_network_of_any_size_is_refused_before_it_is_built(changes: dict[str, object], file: Path) -> None:
+    config = checkpoint.read(file).config | changes
+    with pytest.raises(InvalidCheckpoint, match=re.escape(str(file))) as caught:
+        checkpoint.load(_rewritten(file, config=config))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_an_overlap_network_of_a_million_blocks(tmp_path: Path) -> None:
+    file = tmp_path / "overlap.safetensors"
+    checkpoint.save(file, OverlapNetwork(OverlapConfig(width=8, heads=2, blocks=1)))
+    with pytest.raises(InvalidCheckpoint, match="more than 64 blocks"):
+        checkpoint.load(_rewritten(file, config={"width": 8, "heads": 2, "blocks": 10**6}))
+
+
+def test_a_header_nested_without_end_is_named(file: Path) -> None:
+    save_file(checkpoint.read(file).tensors, file, metadata={"deepgmr": "[" * 100_000})
+    with pytest.raises(InvalidCheckpoint, match="its header is damaged"):
+        checkpoint.load(file)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named(value: float, file: Path) -> None:
+    content = checkpoint.read(file)
+    name = next(name for name, tensor in content.tensors.items() if tensor.ndim == 2)
+    content.tensors[name][0, 0] = value
+    checkpoint.write(file, content)
+    with pytest.raises(InvalidCheckpoint, match=f"`{name.removeprefix('model.')}` holds numbers that are not finite"):
+        checkpoint.load(file)
 
 
 def test_a_missing_name_lists_the_bundled_ones() -> None:

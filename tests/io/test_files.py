@@ -989,6 +989,28 @@ def test_damaged_files_end_in_a_cloud_or_one_named_error(tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("length", [1e-300, 1e-160, 1.0, 1e160, 1e300])
+def test_a_sensor_pose_of_any_length_is_moved(length: float) -> None:
+    """A run of the fuzz: a quaternion whose square is zero."""
+    turn = Rotation.from_rotvec([0.2, 0.1, -0.5])
+    x, y, z, w = length * turn.as_quat()
+    moved = transformed(CloudFile(POINTS, viewpoint=(1.0, 2.0, 3.0, w, x, y, z)), MOTION)
+    assert moved.viewpoint is not None
+    w, x, y, z = moved.viewpoint[3:]
+    np.testing.assert_allclose(
+        Rotation.from_quat([x, y, z, w]).as_matrix(), MOTION[:3, :3] @ turn.as_matrix(), atol=1e-12
+    )
+
+
+def test_what_is_not_finite_is_moved_in_silence() -> None:
+    """A run of the fuzz: NaN and infinities in a cloud warned from within a product of matrices."""
+    points = np.array([[np.nan, 0, 0], [1e308, np.inf, -np.inf], [1, 2, 3]])
+    moved = transformed(
+        CloudFile(points, {"normals": points, "nx": points[:, 0], "ny": points[:, 1], "nz": points[:, 2]}), MOTION
+    )
+    assert np.isfinite(moved.points[2]).all() and not np.isfinite(moved.points[:2]).all(axis=1).any()
+
+
 def test_what_libraries_print_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:]

@@ -47,6 +47,15 @@ def test_the_answer_follows_the_order_of_the_nodes_and_the_batch(generator: torc
     assert torch.allclose(alone.similarity, whole.similarity[1:], atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_node_is_no_distance_from_itself(generator: torch.Generator) -> None:
+    some = nodes(generator)
+    for far in (0.0, 100.0):
+        geometry = _geometry(some.points + far, some.normals).diagonal(dim1=2, dim2=3)  # (B, features, J)
+        exact = _geometry(torch.zeros(2, 24, 3), some.normals).diagonal(dim1=2, dim2=3)
+        assert torch.equal(geometry[:, :10], exact[:, :10])
+
+
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-4), (torch.float16, 0.1), (torch.bfloat16, 0.5)])
 def test_the_weights_may_have_any_precision(dtype: torch.dtype, near: float, generator: torch.Generator) -> None:
     source, target = nodes(generator), nodes(generator, count=20)

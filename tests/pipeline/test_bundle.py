@@ -60,11 +60,19 @@ def test_what_does_not_exist_is_named() -> None:
         Bundle.load("nowhere")
 
 
+FIRST = next(iter(RANKED))
+
+
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
         ({"score": 1.0}, "missing `misfit`"),
         ({**dict.fromkeys(RANKED, 1.0), "colour": 1.0}, "unknown `colour`"),
+        (
+            {**dict.fromkeys(RANKED, 1.0), FIRST: float("nan")},
+            f"weighs `{FIRST}` by 'nan', which is no",
+        ),
+        ({**dict.fromkeys(RANKED, 1.0), FIRST: "one"}, f"weighs `{FIRST}` by 'one', which is no finite number"),
     ],
 )
 def test_a_ranking_that_names_other_terms_is_refused(weights: dict[str, float], words: str) -> None:
@@ -81,6 +89,32 @@ def test_a_confidence_that_names_other_features_is_refused(bundle: Bundle, tmp_p
     checkpoint.write(tmp_path / "b.safetensors", found)
     with pytest.raises(InvalidCheckpoint, match=r"b\.safetensors: is no bundle of this version.*unknown `colour`"):
         Bundle.load(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("ranking", None),
+        ("ranking", "score"),
+        ("confidence", []),
+        ("confidence", {"intercept": None, "weights": dict.fromkeys(FEATURES, 1.0)}),
+        ("confidence", {"intercept": 0.0, "weights": dict.fromkeys(FEATURES, "much")}),
+        ("settings", 3),
+        ("settings", {"scan": {"finest": "many"}}),
+        ("network", {"width": 10**12, "heads": 1}),
+        ("network", {"blocks": 10**9}),
+        ("network", None),
+        ("front_end", {}),
+    ],
+)
+def test_a_bundle_that_says_something_else_is_named(part: str, value: object, bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    bundle.save(path)
+    found = checkpoint.read(path)
+    found.config[part] = value
+    checkpoint.write(path, found)
+    with pytest.raises(InvalidCheckpoint, match=r"b\.safetensors: "):
+        Bundle.load(path)
 
 
 def test_a_registrar_is_never_changed(bundle: Bundle) -> None:

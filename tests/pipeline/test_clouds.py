@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepgmr.errors import DeepGMRError, InvalidCloud, InvalidInput
-from deepgmr.pipeline.clouds import SURFACE_SAMPLES, as_points, check_units, size_note
+from deepgmr.io.meshes import SAMPLES
+from deepgmr.pipeline.clouds import as_points, check_units, size_note
 from deepgmr.pipeline.scan import Pair, Scan
 from deepgmr.pipeline.settings import JudgeSettings
 
@@ -95,7 +96,7 @@ def test_trimesh_cloud() -> None:
 def test_trimesh_mesh_is_sampled_on_its_surface_the_same_way_each_time() -> None:
     sphere = trimesh.creation.icosphere(subdivisions=4)
     points = as_points(sphere)
-    assert points.shape == (SURFACE_SAMPLES, 3)
+    assert points.shape == (SAMPLES, 3)
     assert np.abs(np.linalg.norm(points, axis=1) - 1).max() < 5e-3
     assert np.abs(points.mean(axis=0)).max() < 0.02  # by area, not by vertex
     np.testing.assert_array_equal(points, as_points(sphere))
@@ -114,7 +115,7 @@ def test_open3d_clouds_and_meshes() -> None:
     np.testing.assert_array_equal(as_points(tensor), GOOD)
     mesh = o3d.geometry.TriangleMesh.create_sphere(1.0, resolution=40)
     points = as_points(mesh)
-    assert points.shape == (SURFACE_SAMPLES, 3)
+    assert points.shape == (SAMPLES, 3)
     assert np.abs(np.linalg.norm(points, axis=1) - 1).max() < 5e-3
 
 
@@ -126,7 +127,12 @@ def test_open3d_clouds_and_meshes() -> None:
     [
         pytest.param(np.zeros((5, 2)), r"expected an array of shape \(N, 3\), got \(5, 2\)", id="two columns"),
         pytest.param(np.zeros((3, 50)), r"got \(3, 50\); give one row of x, y, z per point", id="transposed"),
-        pytest.param(np.zeros((2, 5, 3)), r"got \(2, 5, 3\)", id="a batch"),
+        pytest.param(np.zeros((2, 5, 4, 3)), r"got \(2, 5, 4, 3\)", id="four dimensions"),
+        pytest.param(np.zeros((2, 5, 4)), r"got \(2, 5, 4\)", id="a batch of four columns"),
+        pytest.param(np.zeros((0, 0)), r"got \(0, 0\)", id="nothing by nothing"),
+        pytest.param(np.zeros((4, 3, 0)), r"got \(4, 3, 0\)", id="points of no columns"),
+        pytest.param((1e6 * GOOD).astype(np.int64) + 2**60, "integers up to 1.15e.18 lose digits", id="large integers"),
+        pytest.param(GOOD.astype(np.longdouble) * np.longdouble(1e4000), "20 of 20 points", id="beyond float64"),
         pytest.param(np.zeros(3), r"got \(3,\)", id="one dimension"),
         pytest.param(np.float64(3.0), r"got \(\)", id="a number"),
         pytest.param([], r"got \(0,\)", id="empty list"),

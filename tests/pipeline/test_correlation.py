@@ -15,7 +15,15 @@ from scipy.spatial.transform import Rotation
 
 from deepgmr.datasets.worlds.halls import hall
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.propose.correlation import _peaks, _spectrum, cell_size, correlated_motions, dominant, rotations
+from deepgmr.pipeline.propose.correlation import (
+    Turns,
+    _peaks,
+    _spectrum,
+    cell_size,
+    correlated_motions,
+    dominant,
+    rotations,
+)
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import CorrelationSettings
@@ -48,7 +56,7 @@ def correlated(
     source: Level, target: Level, *, prior: Prior, settings: CorrelationSettings = CORRELATION
 ) -> RigidTransform:
     """The motions, with the normals of all of both clouds."""
-    return correlated_motions(source, target, axes=(source.axes, target.axes), prior=prior, settings=settings)[0]
+    return correlated_motions(source, target, Turns.of(source.axes, target.axes, prior, settings), settings)[0]
 
 
 # -- directions ------------------------------------------------------------------------------------------------

@@ -145,7 +145,9 @@ def test_the_way_clouds_came_is_among_the_candidates_of_the_first_look_alone() -
     _, search = search_of(source, target + 50.0, **{"search.clear": 2.0, "search.whole": 2.0})
     assert ["as they are" in look.proposed for look in search.looks] == [True, False]
     trace = Trace()
-    register(source, target, initial=np.eye(4), trace=trace)
+    awry = np.eye(4)
+    awry[:3, 3] = 5.0
+    register(source, target, initial=awry, trace=trace)
     assert trace.search is not None and trace.search.looks[0].proposed.keys() & {"given", "as they are"} == {"given"}
 
 
@@ -165,7 +167,7 @@ def test_a_hall_is_answered_right_and_its_flip_is_less_plausible(seed: int) -> N
     inside = refine(search.pair.enter(flip[None]), *search.levels, Prior(), SETTINGS.refine)
     turned = sharpened((plan, search.pair, search.ranked, inside[0]), inside, Prior())
     terms = measure(joined([search.poses[:1], turned]), *search.ranked, SETTINGS.rank)
-    right, wrong = Registrar.load().bundle.ranking.plausibility(terms).tolist()
+    right, wrong = Registrar.load().bundle.detailed_ranking.plausibility(terms).tolist()
     assert right > wrong + 1
 
 
@@ -178,7 +180,7 @@ def test_poses_are_in_order_and_the_answer_is_the_first(prepared: Prepared) -> N
         poses[1 : 1 + len(answer.alternatives)], [x.target_from_source for x in answer.alternatives]
     )
     assert 3 <= len(poses) == len(terms) <= SETTINGS.detail.finalists and search.finest is not None
-    plausibility = Registrar.load().bundle.ranking.plausibility(terms)
+    plausibility = Registrar.load().bundle.detailed_ranking.plausibility(terms)
     assert (plausibility[1:].diff() <= 0).all()
     some = {"detail.behind": float(plausibility[0] - plausibility[2]) + 1}
     assert len(search_of(*prepared[0].clouds(8000), **once, **some)[1].pose_terms) < len(terms)

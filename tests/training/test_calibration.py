@@ -25,7 +25,7 @@ GOOD = Evidence(0.4, 6.0, 0.999, 6.0, 0.9, 0.8, -1.6, -1.5, -0.6, 0.05, -200.0, 
 def test_confidence_keeps_its_word_on_fresh_pairs() -> None:
     """A few pairs of every kind, drawn with a seed that nothing was fitted to."""
     registrar = Registrar.load()
-    rows = [calibration.outcome(registrar, case) for case in cases(4, seed=77)]
+    rows = [calibration.outcome(registrar, case, np.random.default_rng(0)) for case in cases(4, seed=77)]
     probability, judge = registrar.bundle.confidence.probability, registrar.settings.judge
     stated = torch.tensor([probability(row.evidence, judge) for row in rows], dtype=torch.float64)
     right = torch.tensor([row.right for row in rows])
@@ -43,8 +43,8 @@ def test_the_fits_recover_the_models_that_made_the_data() -> None:
     y = (rng.uniform(size=len(x)) < 1 / (1 + np.exp(-(weights[0] + x @ weights[1:])))).astype(float)
     np.testing.assert_allclose(calibration.fit_logistic(x, y), weights, atol=0.08)
 
-    wanted = np.array([2.0, -1.0, 0.5, 0.0, 1.0, -1.5, 0.8])
-    assert len(wanted) == len(RANKED)
+    wanted = np.array([2.0, -1.0, -0.5, 0.0, 1.0, -1.5, 0.8])
+    assert len(wanted) == len(RANKED) and (wanted * list(RANKED.values()) >= 0).all()
     rows = []
     for _ in range(4000):
         terms = rng.normal(size=(rng.integers(2, 7), len(RANKED)))
@@ -52,26 +52,30 @@ def test_the_fits_recover_the_models_that_made_the_data() -> None:
         right = rng.choice(len(terms), p=odds / odds.sum())
         rows.append(Ranked(terms, np.arange(len(terms)) == right))
     np.testing.assert_allclose(calibration.fit_ranking(rows), wanted, atol=0.12)
+    against = [Ranked(-row.terms, row.rights) for row in rows]  # evidence that speaks the wrong way says nothing
+    np.testing.assert_array_equal(calibration.fit_ranking(against), np.zeros(len(RANKED)))
 
 
-def test_a_pair_is_judged_by_the_candidates_that_were_ranked_at_every_level_that_decided() -> None:
+def test_a_pair_is_judged_by_the_candidates_that_were_ranked_where_it_was_decided() -> None:
     registrar = Registrar.load()
     for kind in ("crop50", "floor"):
         (case,) = cases(1, seed=5, kinds=[kind])
         trace = Trace()
         answer = registrar.register(case.source, case.target, trace=trace)
-        row = calibration.outcome(registrar, case)
+        row = calibration.outcome(registrar, case, np.random.default_rng(0))
         assert (
             row.evidence == answer.evidence and row.kind == kind and row.right == case.judge(answer.target_from_source)
         )
         assert trace.search is not None
-        followed = trace.search.finest is not trace.search.ranked
-        assert len(row.rankings) == 1 + followed and followed == (kind == "floor")
-        for ranked, terms in zip(row.rankings, (trace.search.terms, trace.search.pose_terms), strict=False):
-            expected = [[terms.row(i)[name] for name in RANKED] for i in range(len(terms))]
-            np.testing.assert_array_equal(ranked.terms, expected)
-        assert row.rankings[0].terms.shape == (answer.stats.hypotheses, len(RANKED))
-        assert not followed or row.rankings[1].rights[0] == row.right
+        search, ranked = trace.search, row.ranked
+        assert ranked is not None and search.detailed == row.detailed == (kind == "floor")
+        terms = search.pose_terms if row.detailed else search.terms
+        expected = [[terms.row(i)[name] for name in RANKED] for i in range(len(terms))]
+        np.testing.assert_array_equal(ranked.terms, expected)
+        assert not row.detailed or ranked.rights[0] == row.right
+        assert len(row.initials) == (len(calibration.INITIALS + calibration.STUCK) if row.right else 0)
+        for initial in row.initials:  # nobody sought a rival of these
+            assert initial.evidence.stray >= 0 and initial.evidence.margin == np.inf and initial.ranked is None
 
 
 @pytest.mark.slow

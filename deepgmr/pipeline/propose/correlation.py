@@ -10,44 +10,66 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 import torch
 
 from deepgmr.geometry.transform import RigidTransform, first_apart
+from deepgmr.pipeline.pace import check
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import CorrelationSettings
 
 _HIGH, _MANY = 0.3, 16  # share of the highest from which a cell may be a peak; how many are looked at for one
+_EVERY = 16  # cell of which the others' values are guessed from
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """Rotations that carry dominant normals of the source onto those of the target."""
+
+    rotations: np.ndarray  # (R, 3, 3)
+    upright: np.ndarray  # (3, 3) lays the target's dominant directions along the axes: its walls fill layers of cells
+
+    @classmethod
+    def of(
+        cls,
+        source: np.ndarray,
+        target: np.ndarray,
+        prior: Prior,
+        settings: CorrelationSettings,
+        *,
+        evident: bool = False,
+    ) -> Turns:
+        """From normals (J, 3), (K, 3) of either cloud, not necessarily of all of it; none where no direction dominates.
+
+        If `evident`, a direction has to dominate by far, and rotations that match the directions less well are left out.
+        """
+        here = dominant(source, settings)
+        there = dominant(target, settings) if len(here[0]) else here
+        if not len(there[0]) or (evident and min(here[1][0], there[1][0]) < settings.evident):
+            return cls(np.zeros((0, 3, 3)), np.eye(3))
+        turns = rotations(here, there, settings, least=settings.alike if evident else 0.0)
+        return cls(turns[prior.allows(torch.from_numpy(turns)).numpy()], _upright(there[0]))
 
 
 def correlated_motions(
-    source: Level,
-    target: Level,
-    *,
-    axes: tuple[np.ndarray, np.ndarray],
-    prior: Prior,
-    settings: CorrelationSettings,
+    source: Level, target: Level, turns: Turns, settings: CorrelationSettings
 ) -> tuple[RigidTransform, float]:
-    """The motions (H,) at the highest peaks of phase correlation, highest first, and the size of the cells.
-
-    None where no direction dominates. `axes` (J, 3), (K, 3) are normals of either cloud, not necessarily of all of it.
-    """
-    there = dominant(axes[1], settings)
-    turns = rotations(dominant(axes[0], settings), there, settings)
-    turns = turns[prior.allows(torch.from_numpy(turns)).numpy()]
-    if not len(turns):
+    """The motions (H,) at the highest peaks of phase correlation, highest first, and the size of the cells."""
+    if not len(turns.rotations):
         return RigidTransform.identity((0,), dtype=torch.float64), 0.0
     spacing = max(source.spacing, target.spacing)
-    grid = _upright(there[0])  # so that walls fill layers of cells, whatever the pose
+    grid = turns.upright
     goal = grid @ target.points.T  # (3, K): whole rows are the faster to look through
     low = goal.min(axis=1)
     extent = goal.max(axis=1) - low
     spectra: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
     heights, shifts, chosen = [], [], []
-    for number, turn in enumerate(turns):
+    for number, turn in enumerate(turns.rotations):
+        check()
         turned = (grid @ turn) @ source.points.T
         start = turned.min(axis=1)
         room = turned.max(axis=1) - start + extent  # free of wrapping round
@@ -67,7 +89,8 @@ def correlated_motions(
         chosen.append(np.full(len(peaks), number))
     order = np.argsort(-np.concatenate(heights), kind="stable")[: settings.kept]
     motions = RigidTransform(
-        torch.from_numpy(turns[np.concatenate(chosen)[order]]), torch.from_numpy(np.concatenate(shifts)[order] @ grid)
+        torch.from_numpy(turns.rotations[np.concatenate(chosen)[order]]),
+        torch.from_numpy(np.concatenate(shifts)[order] @ grid),
     )
     return motions, max(size for size, _ in spectra.values())
 
@@ -80,7 +103,7 @@ def cell_size(sides: np.ndarray, spacing: float, settings: CorrelationSettings) 
 
 def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarray, np.ndarray]:
     """The directions (P, 3) that most of the axes (J, 3) share, signs left out, and how many times chance they do."""
-    sample = axes[:: max(1, len(axes) // settings.counted)]
+    sample = axes[:: max(1, len(axes) // settings.counted)].astype(np.float32)
     density = np.exp(settings.sharpness * ((sample @ sample.T) ** 2 - 1)).mean(axis=1)
     # What uniform directions give: the mean of exp(k (x^2 - 1)) over x in [0, 1].
     grid = (np.arange(1000) + 0.5) / 1000
@@ -90,7 +113,7 @@ def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarra
         best = int(np.argmax(np.where(free, density, -1.0)))
         if density[best] < settings.salient * chance:
             break
-        centre = sample[best]
+        centre = sample[best].astype(np.float64)
         for step in range(settings.shifts):  # ever narrower: across a hundred metres a degree is two metres
             weight = np.exp(settings.sharpness * settings.narrower**step * ((axes @ centre) ** 2 - 1))
             centre = np.linalg.eigh((axes * weight[:, None]).T @ axes)[1][:, -1]
@@ -102,11 +125,16 @@ def dominant(axes: np.ndarray, settings: CorrelationSettings) -> tuple[np.ndarra
 
 
 def rotations(
-    source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], settings: CorrelationSettings
+    source: tuple[np.ndarray, np.ndarray],
+    target: tuple[np.ndarray, np.ndarray],
+    settings: CorrelationSettings,
+    *,
+    least: float = 0.0,
 ) -> np.ndarray:
     """Different rotations (R, 3, 3) that carry two directions onto two, those that carry most weight onto weight first.
 
-    Where a cloud has but one direction, turns about it in equal steps.
+    Where a cloud has but one direction, turns about it in equal steps. `least` is the share of the most weight that a
+    rotation has to carry.
     """
     (a, v), (b, w) = source, target
     if not len(a) or not len(b):
@@ -129,6 +157,7 @@ def rotations(
     cosines = np.einsum("rij,pj,qi->rpq", turns, a, b)
     score = (np.exp(settings.sharpness * (cosines**2 - 1)) * np.sqrt(np.outer(v, w))).sum(axis=(1, 2))
     order = np.argsort(-score, kind="stable")
+    order = order[score[order] >= least * score[order[0]]]
     ordered = torch.from_numpy(turns[order])
     about_one_place = RigidTransform(ordered, torch.zeros(len(ordered), 3, dtype=ordered.dtype))
     return turns[order][first_apart(about_one_place, settings.rotations, angle=settings.tolerance, distance=1.0)]
@@ -168,8 +197,8 @@ def _peaks(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     deviation = math.sqrt(float(flat @ flat) / len(flat))
     high = np.flatnonzero(flat > _HIGH * float(flat.max()))
     if len(high) < count or len(high) > _MANY * count:
-        wanted = min(_MANY * count, len(flat) - 1)
-        high = np.argpartition(-flat, wanted)[:wanted]
+        some = np.sort(flat[::_EVERY])[::-1]
+        high = np.flatnonzero(flat >= some[min(_MANY * count // _EVERY, len(some) - 1)])
     high = high[np.argsort(-flat[high], kind="stable")]
     places = np.stack(np.unravel_index(high, values.shape), axis=1)
     near = np.logical_and.reduce([np.abs(axis[:, None] - axis) <= 1 for axis in places.T])

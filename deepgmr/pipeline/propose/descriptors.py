@@ -22,6 +22,10 @@ def describe(level: Level, *, scales: tuple[int, ...] = (24, 64), bins: int = 11
     little mass and not a whole count, and the square root of the histogram is kept, so that inner products are
     Bhattacharyya coefficients.
     """
+    return level.made(("histograms", scales, bins), lambda: _described(level, scales, bins))
+
+
+def _described(level: Level, scales: tuple[int, ...], bins: int) -> Tensor:
     points, normals, neighbours = level.means, level.normals, level.neighbours
     widest = min(max(scales), neighbours.shape[1])
     index = neighbours[:, :widest]

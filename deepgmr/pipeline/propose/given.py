@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deepgmr.geometry.transform import RigidTransform, rotation_angle
+from deepgmr.errors import InvalidConfig
+from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix, rotation_angle
+from deepgmr.pipeline.scan import Pair
+from deepgmr.pipeline.settings import InitialSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +25,26 @@ class Prior:
 
     initial: RigidTransform | None = None
     max_rotation: float = math.pi
+    reach: float = 0.05  # frame units: how far, on the mean, the initial motion may put a point from where it belongs
+
+    @classmethod
+    def of(
+        cls, pair: Pair, settings: InitialSettings, initial: Any, covariance: Any, max_rotation_degrees: float | None
+    ) -> Prior:
+        """What `register` was told, in the frame of the pair. Raises `InvalidConfig` or `InvalidTransform`."""
+        degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
+        if not 0 < degrees <= 180:
+            raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
+        if initial is None:
+            if covariance is not None:
+                raise InvalidConfig(
+                    "initial_covariance says how far `initial` may be off, and there is none; give both"
+                )
+            return cls(None, math.radians(degrees))
+        known = pair.enter(rigid_matrix(initial, "initial"))
+        if covariance is None:
+            return cls(known, math.radians(degrees), settings.reach)
+        return cls(known, math.radians(degrees), settings.deviations * _spread(covariance, pair))
 
     def allows(self, rotations: Tensor) -> Tensor:
         """Which rotations (*B, 3, 3) the prior allows, (*B) bool."""
@@ -44,3 +69,18 @@ class Prior:
         if self.initial is None:
             return torch.eye(3, dtype=like.dtype, device=like.device)
         return self.initial.rotation.to(like)
+
+
+def _spread(covariance: Any, pair: Pair) -> float:
+    """How far, in frame units, a motion of a covariance (6, 6) puts points from where they belong: a root mean square."""
+    given = np.asarray(covariance, dtype=np.float64)
+    if given.shape != (6, 6) or not np.isfinite(given).all() or np.linalg.eigvalsh((given + given.T) / 2)[0] < 0:
+        raise InvalidConfig(
+            "initial_covariance must be (6, 6) of (rotation vector, translation), finite and positive semi-definite, "
+            f"got shape {given.shape}: {given.tolist()}"
+        )
+    carried = np.eye(6)  # a perturbation y -> y + w x y + v moves the centre of the target by v + w x centre
+    carried[3:, :3] = -hat(torch.from_numpy(pair.target.origin)).numpy()
+    about = carried @ given @ carried.T
+    radius = pair.scale / 2
+    return float(np.sqrt(np.trace(about[3:, 3:]) + 2 / 3 * radius**2 * np.trace(about[:3, :3])) / pair.scale)

@@ -46,8 +46,10 @@ def _overlap(rotations: Tensor, source: Tensor, target: Tensor, variance: Tensor
 
 def coarse(level: Level, settings: ProposeSettings) -> GaussianMixture:
     """A mixture of a few components, enough for the rotation grid."""
-    count = min(settings.mixture, len(level))
-    seeds = level.means[farthest_points(level.means[None], count)[0]]
-    return GaussianMixture.fit(
-        level.means, count, initial_means=seeds, max_iterations=settings.rounds, floor=settings.floor
-    ).mixture
+    count, rounds, floor = min(settings.mixture, len(level)), settings.rounds, settings.floor
+
+    def fitted() -> GaussianMixture:
+        seeds = level.means[farthest_points(level.means[None], count)[0]]
+        return GaussianMixture.fit(level.means, count, initial_means=seeds, max_iterations=rounds, floor=floor).mixture
+
+    return level.made(("mixture", count, rounds, floor), fitted)

@@ -41,8 +41,10 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> Learne
 
 
 def _nodes(network: OverlapNetwork, level: Level, spacing: float) -> tuple[Nodes, Tensor]:
-    chosen = farthest_points(level.means[None], min(network.config.nodes, len(level)))[0]
-    return nodes_of(level.means, level.normals, level.around(chosen), spacing, chosen), chosen
+    count = min(network.config.nodes, len(level))
+    chosen = level.made(("nodes", count), lambda: farthest_points(level.means[None], count)[0])
+    around = level.made(("around", count), lambda: level.around(chosen))
+    return nodes_of(level.means, level.normals, around, spacing, chosen), chosen
 
 
 def _gap(nodes: Nodes) -> float:

@@ -1,0 +1,88 @@
+"""The pose graph: places along the way, the motions between them, and loops that tie far parts of it together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import bsr_array, csc_array
+from scipy.sparse.linalg import spsolve
+
+from deepgmr.geometry.transform import RigidTransform, hat
+
+_DONE = 1e-9  # steps (rad, input units) below which the graph stands still
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """What was measured between two poses."""
+
+    first: int
+    second: int
+    motion: np.ndarray  # (4, 4) first from second
+    covariance: np.ndarray  # (6, 6) of (rotation vector, translation), right: the true motion is `motion exp(xi)`
+    loop: bool = False
+
+
+def optimised(poses: np.ndarray, edges: list[Edge], *, rounds: int, robust: float) -> np.ndarray:
+    """The poses (P, 4, 4) that agree best with what was measured, the first one where it was.
+
+    Gauss and Newton on the sum of squared Mahalanobis lengths of log(motion^-1 first^-1 second), right perturbations
+    (Grisetti et al. 2010, A tutorial on graph-based SLAM). A loop more than `robust` deviations off counts for less, by
+    Cauchy's weight: one that is wrong must not bend everything
+    else, and does not where it is more than about twice that of what the way in between may have drifted.
+    """
+    if len(poses) < 2 or not edges:
+        return poses.copy()
+    first, second = np.array([(edge.first, edge.second) for edge in edges]).T
+    measured = _rigid(np.array([edge.motion for edge in edges])).inverse()
+    roots = np.array([_whitening(edge.covariance) for edge in edges])  # (E, 6, 6)
+    loops = np.array([edge.loop for edge in edges])
+    current = _rigid(poses)
+    for _ in range(rounds):
+        between = current[first].inverse() @ current[second]
+        error = np.einsum("eij,ej->ei", roots, (measured @ between).log().numpy())
+        length = np.linalg.norm(error, axis=1) / np.sqrt(6)
+        weight = np.where(loops, 1 / np.sqrt(1 + (length / robust) ** 2), 1.0)
+        towards_first = -roots @ _adjoint(between.inverse()) * weight[:, None, None]
+        jacobian = _blocks(towards_first, roots * weight[:, None, None], first, second, len(poses))
+        free = jacobian[:, 6:]
+        step = np.concatenate(
+            [np.zeros(6), -spsolve(csc_array(free.T @ free), free.T @ (error * weight[:, None]).ravel())]
+        )
+        current = current @ RigidTransform.exp(torch.from_numpy(step.reshape(-1, 6)))
+        if np.abs(step).max() < _DONE:
+            break
+    return current.matrix.numpy()
+
+
+def right_from_left(covariance: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """From the covariance of xi in exp(xi) motion to that in motion exp(xi)."""
+    back = _adjoint(_rigid(motion[None]).inverse())[0]
+    return back @ covariance @ back.T
+
+
+def _rigid(matrices: np.ndarray) -> RigidTransform:
+    return RigidTransform.from_matrix(torch.from_numpy(np.asarray(matrices, dtype=np.float64)))
+
+
+def _adjoint(motion: RigidTransform) -> np.ndarray:
+    """(E, 6, 6), for twists of (rotation vector, translation)."""
+    adjoint = np.zeros((len(motion.rotation), 6, 6))
+    adjoint[:, :3, :3] = adjoint[:, 3:, 3:] = motion.rotation.numpy()
+    adjoint[:, 3:, :3] = (hat(motion.translation) @ motion.rotation).numpy()
+    return adjoint
+
+
+def _whitening(covariance: np.ndarray) -> np.ndarray:
+    """A root W of the information: W^T W is the inverse of the covariance."""
+    return np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _blocks(ones: np.ndarray, others: np.ndarray, first: np.ndarray, second: np.ndarray, poses: int) -> csc_array:
+    """A sparse matrix (6 E, 6 P) with two blocks a row."""
+    data = np.stack([ones, others], axis=1).reshape(-1, 6, 6)
+    columns = np.stack([first, second], axis=1).ravel()
+    rows = np.arange(0, 2 * len(first) + 1, 2)
+    return csc_array(bsr_array((data, columns, rows), shape=(6 * len(first), 6 * poses)))

@@ -1,0 +1,69 @@
+"""Many pairs, here or shared out: what is drawn, checked, answered and told, one after the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from contextlib import closing
+from typing import Any
+
+from deepgmr.errors import Cancelled, InvalidConfig, InvalidInput
+from deepgmr.pipeline.answer import Failure
+from deepgmr.pipeline.jobs import Given, Job, Registering, Result, Shelf
+from deepgmr.pipeline.pace import Progress
+from deepgmr.pipeline.workers import spread
+
+
+def answers(
+    registrar: Registering, pairs: Iterable[Any], workers: int, progress: Progress | None, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Result]]:
+    """See `deepgmr.iter_batch`. What is wrong with the options of all pairs is raised here and now."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InvalidConfig(f"workers must be a whole number from 1, got {workers!r}")
+    _check_options(registrar, options)
+    return _told(_answers(registrar, pairs, workers, options), pairs, progress)
+
+
+def _answers(
+    registrar: Registering, pairs: Iterable[Any], workers: int, options: Mapping[str, Any]
+) -> Generator[tuple[int, Result], None, None]:
+    drawn = (_job(registrar, number, pair, options, workers > 1) for number, pair in enumerate(pairs))
+    if workers > 1:
+        yield from spread(registrar, drawn, workers)
+        return
+    shelf = Shelf(registrar)
+    for number, job in drawn:
+        yield number, shelf.answer(job) if isinstance(job, Job) else job
+
+
+def _job(
+    registrar: Registering, number: int, pair: Any, options: Mapping[str, Any], copied: bool
+) -> tuple[int, Job | Failure]:
+    try:
+        source, target, *own = pair
+        if len(own) > 1 or not all(isinstance(each, Mapping) for each in own):
+            raise InvalidInput("a pair is (source, target) or (source, target, options)")
+        asked = {**options, **(own[0] if own else {})}
+        _check_options(registrar, asked)
+        clouds = Given.of("source", source, asked, copied=copied), Given.of("target", target, asked, copied=copied)
+        return number, Job(number, clouds, asked)
+    except Exception as error:
+        return number, Failure(error.with_traceback(None))
+
+
+def _check_options(registrar: Registering, options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(registrar.register).parameters) - {"source", "target", "trace", "progress"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"a batch has no option {', '.join(unknown)}; the options are {', '.join(sorted(known))}")
+
+
+def _told(
+    found: Generator[tuple[int, Result], None, None], pairs: Iterable[Any], progress: Progress | None
+) -> Iterator[tuple[int, Result]]:
+    with closing(found):
+        for done, answer in enumerate(found, start=1):
+            yield answer
+            known = len(pairs) if isinstance(pairs, Sized) else done + 1
+            if progress is not None and progress("registering", done / known) is False:
+                raise Cancelled(f"stopped by `progress` after {done} pairs")
