@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from deepgmr.errors import InvalidCloud, InvalidConfig
-from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix
+from deepgmr.geometry.transform import RigidTransform, rigid_matrix
 from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
@@ -23,6 +22,7 @@ from deepgmr.pipeline.clouds import as_point, as_points, check_units, size_note
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, Status, judge, weigh
 from deepgmr.pipeline.polish import Polished, polish
+from deepgmr.pipeline.precision import Precision
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
@@ -32,7 +32,7 @@ from deepgmr.pipeline.propose.mixtures import mixture_motion
 from deepgmr.pipeline.rank import Terms, accidents, distinct, first_look, measure
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level, Pair, Scan
-from deepgmr.pipeline.settings import LookSettings, PolishSettings, Settings, preset
+from deepgmr.pipeline.settings import LookSettings, Settings, preset
 from deepgmr.pipeline.trace import Clock, Look, Met, Search, Trace, joined
 from deepgmr.pipeline.visibility import View, Views
 from deepgmr.threads import one_thread
@@ -126,7 +126,7 @@ class Registrar:
 
         report("polishing", 0.8)
         answer = self._polish(search)  # at the resolution of the data
-        evidence = self._weigh(search, observability=answer.observability)
+        evidence = self._weigh(search, observability=answer.uncertainty.observability)
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
         report("done", 1.0)
         if trace is not None:
@@ -323,15 +323,17 @@ class Registrar:
         rivals = slice(1, settings.judge.rivals + 1)
         others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
         units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
+        precision = Precision.of(answer.uncertainty, scale=pair.scale, origin=pair.target.origin)
         return Registration(
             target_from_source=pair.undo(answer.target_from_source),
             confidence=confidence,
-            covariance=_covariance(answer, pair, settings.polish),
+            covariance=precision.about(np.zeros(3)),
             overlap=search.overlap,
             status=status,
             sentence=status.sentence if units is None or status is Status.OK else units,
             score=evidence.score,
             evidence=evidence,
+            precision=precision,
             stats=Stats(
                 looks=len(search.looks),
                 hypotheses=len(search.terms),
@@ -430,18 +432,6 @@ def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, to
 def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
     settings = search.settings.search
     return distinct(motions, scores, count, angle=settings.same_angle, distance=settings.same_distance)
-
-
-def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.ndarray:
-    """From the frame (about the target's centre, unit scale) to the units and origin of the target.
-
-    A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
-    """
-    change = np.eye(6)
-    change[3:, 3:] *= pair.scale
-    change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
-    covariance = change @ answer.covariance(settings) @ change.T
-    return (covariance + covariance.T) / 2
 
 
 def _prior(initial: Any, max_rotation_degrees: float | None, pair: Pair) -> Prior:

@@ -240,7 +240,21 @@ class PolishSettings:
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
     probes: int = 200  # points that are asked
     least_information: float = 1e-6  # sizes: a standard deviation of a thousand times the size of the clouds
-    free: float = 1e-9  # share of the largest information below which a direction counts as free in the covariance
+    free: float = 1e-9  # damping of a step, as a share of the information
+    slides: float = 1e-4  # share of the largest information below which nothing holds a direction ...
+    nearly_slides: float = 0.01  # ... and below which nothing may ...
+    held: float = 4.0  # ... where it is not so many times what chance would leave
+    disk: float = 0.1  # thickness of the disks that the covariance is estimated with, a ratio of variances
+    patches: tuple[float, ...] = (4.0, 8.0, 16.0)  # spacings: sides of the cubes within which errors may agree ...
+    fewest_patches: int = 12  # ... as long as there are so many
+    settles: float = 1.5  # growth of the variance from the first to the last, beyond which errors still agree ...
+    grows_on: float = 5.0  # ... and the power of it by which the variance is larger than they say
+    nearer: float = 0.4  # share of the last reach at which the fit is made again ...
+    unstable: float = 0.06  # ... and how much its squared distance, in standard deviations, adds ...
+    patchwise: float = 0.3  # ... to this much of what the patches say
+    few: float = 120.0  # matches at which the variance is twice as large as for many
+    discretised: float = 0.003  # spacings: standard deviation that samples of a surface leave in any case
+    rounding: float = 1e-7  # sizes: the least standard deviation, that of single precision
 
 
 @dataclass(frozen=True)
