@@ -76,6 +76,11 @@ def markdown(result: Result) -> str:
     return as_table(result["kinds"], formats)
 
 
+def merged(results: Sequence[Result]) -> Result:
+    """Several runs as one: the rows of all of them, with the provenance of the first."""
+    return results[0] | {"kinds": [row for result in results for row in result["kinds"]]}
+
+
 def summary(kind: str, squares: Sequence[tuple[float, bool] | None]) -> Result:
     """Of squared Mahalanobis errors and whether a direction was free; None for a pair that was not answered right."""
     right = [found for found in squares if found is not None]
