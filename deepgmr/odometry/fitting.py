@@ -12,6 +12,7 @@ from deepgmr.geometry.transform import hat
 from deepgmr.odometry.local_map import LocalMap
 from deepgmr.odometry.settings import OdometrySettings
 from deepgmr.pipeline.polish import polish
+from deepgmr.pipeline.precision import Precision
 from deepgmr.pipeline.refine import moved
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.pipeline.settings import Settings
@@ -53,12 +54,9 @@ def fitted(
     close = own.close * surroundings.cell / pair.scale
     distance, _ = target.tree.within(moved(some.points, found.target_from_source.matrix.numpy()), close)
     pose = pair.undo(found.target_from_source)
-    # y + w x y + v about the map's origin, in the units of the pair, moves the sensor by scale v + w x (t - origin)
-    units = np.diag([1.0] * 3 + [pair.scale] * 3)
-    covariance = carried_covariance(
-        units @ found.covariance(settings.polish) @ units, pose[:3, 3] - surroundings.scan.origin
-    )
-    return Fitted(pose, symmetric(covariance), float(np.isfinite(distance).mean()), found.observability)
+    precision = Precision.of(found.uncertainty, scale=pair.scale, origin=surroundings.scan.origin)
+    covariance = precision.about(pose[:3, 3])
+    return Fitted(pose, symmetric(covariance), float(np.isfinite(distance).mean()), found.uncertainty.observability)
 
 
 def carried_covariance(covariance: np.ndarray, arm: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from deepgmr.errors import InvalidCloud, TimedOut
 from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.clouds import as_point
 from deepgmr.pipeline.judge import Evidence, Status
+from deepgmr.pipeline.precision import FreeDirection, Precision, shifted
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ class Registration:
 
     target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
     confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
-    covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation), left perturbation in the target frame
+    # (6, 6) of (rotation vector [rad], translation), left perturbation, about the origin of the target's frame
+    covariance: np.ndarray
     overlap: float  # estimated share of source points that have a counterpart in the target
     status: Status
     sentence: str  # the status in words, and what helps
@@ -51,6 +54,7 @@ class Registration:
     notes: tuple[str, ...] = ()
     # (J, 3) and (K, 3) float32: the components of the moved source and of the target, in the frame of the pair
     sketch: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    precision: Precision | None = field(default=None, repr=False)
     search: Any = field(default=None, repr=False)  # with `trace=`: the `Search` it came from
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,6 +101,23 @@ class Registration:
         there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
         return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
 
+    def covariance_about(self, point: Any) -> np.ndarray:
+        """The covariance (6, 6) of (rotation vector [rad], translation of the point), left, in the axes of the target.
+
+        `point` (3,) lies in the frame of the target. A filter needs the place of the robot or of the object: about an
+        origin far away the least turn moves far. Raises `InvalidConfig` for anything but a point.
+        """
+        place = as_point(point, "point")
+        return shifted(self.covariance, place) if self.precision is None else self.precision.about(place)
+
+    @property
+    def free_directions(self) -> tuple[FreeDirection, ...]:
+        """The shifts and turns that the clouds do not hold, along a corridor or about a column: shifts first.
+
+        Their variances are those of knowing nothing; the rest of the answer holds.
+        """
+        return () if self.precision is None else self.precision.free
+
     def report(self, path: Any, *, source: str = "source", target: str = "target", command: str = "") -> None:
         """Write one self-contained HTML page that shows the answer, and what speaks for and against it.
 
@@ -134,6 +155,7 @@ class Registration:
                 "score": self.score,
                 "target_from_source": self.target_from_source,
                 "covariance": self.covariance,
+                "free_directions": [str(direction) for direction in self.free_directions],
                 "alternatives": [vars(other) for other in self.alternatives],
                 "evidence": vars(self.evidence),
                 "stats": vars(self.stats),

@@ -52,7 +52,7 @@ def fitted(search: Search) -> tuple[Polished, Evidence]:
             search.ranked,
             settings.rank,
             detailed=search.detailed,
-            observability=answer.observability,
+            observability=answer.uncertainty.observability,
         )
     return answer, replace(alone, stray=_stray(search, answer.target_from_source))
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepgmr.geometry.transform import RigidTransform, hat, so3_exp
+from deepgmr.geometry.transform import RigidTransform, so3_exp
 from deepgmr.pipeline.refine import descend, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
+from deepgmr.pipeline.uncertainty import Uncertainty, cross, observe
 
 _MEDIAN_OF_ONE, _MEDIAN_OF_TWO = 0.4549, 1.3863  # medians of chi-squared variables of one and of two dimensions
 
@@ -20,13 +21,7 @@ class Polished:
     """The final motion in the pair's frame, and what the points say of its precision."""
 
     target_from_source: RigidTransform  # float64
-    information: np.ndarray  # (6, 6) of (rotation vector, translation), left, target frame; inverse noise included
-    observability: float  # least over largest eigenvalue of the information about the centre of the matched points
-
-    def covariance(self, settings: PolishSettings) -> np.ndarray:
-        """The inverse (6, 6), finite where a direction is free: there the variance is that of knowing next to nothing."""
-        values, vectors = np.linalg.eigh(self.information)
-        return (vectors / np.maximum(values, max(settings.free * values[-1], settings.least_information))) @ vectors.T
+    uncertainty: Uncertainty
 
 
 def polish(
@@ -64,12 +59,8 @@ def polish(
         matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
         if rounds and not same:
             matrix = _both_ways(source, target, matrix, settings.close * narrow, settings)
-    return _observe(source, target, matrix, radius=narrow, same=same)
-
-
-def observability(source: Level, target: Level, motion: RigidTransform, *, radius: float) -> float:
-    """Least over largest eigenvalue of the information that components within a radius hold of a motion as it is."""
-    return _observe(source, target, motion.matrix.double().numpy(), radius=radius, same=False).observability
+    uncertainty = observe(source, target, matrix, radius=narrow, same=same, settings=settings)
+    return Polished(RigidTransform.from_matrix(torch.from_numpy(matrix)), uncertainty)
 
 
 def _point_to_point(
@@ -112,13 +103,13 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         centre = x.mean(axis=0)
         arm = x - centre
         directions = p * middle, q * (m - n)
-        jacobian = np.concatenate([np.hstack([_cross(arm, each), each]) for each in directions])  # (2 matches, 6)
+        jacobian = np.concatenate([np.hstack([cross(arm, each), each]) for each in directions])  # (2 matches, 6)
         errors = np.concatenate([np.einsum("ij,ij->i", residual, each) for each in directions])
         spread = arm.T @ arm
         information = jacobian.T @ jacobian  # and of the I / 2, for which the arms add up to zero:
         information[:3, :3] += (np.trace(spread) * np.eye(3) - spread) / 2
         information[3:, 3:] += len(x) * np.eye(3) / 2
-        slope = jacobian.T @ errors + np.concatenate([_cross(arm, residual).sum(0), residual.sum(0)]) / 2
+        slope = jacobian.T @ errors + np.concatenate([cross(arm, residual).sum(0), residual.sum(0)]) / 2
         damping = settings.free * np.trace(information) * np.eye(6)
         step = -np.linalg.solve(information + damping, slope)
         turn = so3_exp(torch.from_numpy(step[:3])).numpy()
@@ -141,44 +132,3 @@ def _matches(source: Level, target: Level, matrix: np.ndarray, reach: float) -> 
         np.concatenate([there[forth], np.flatnonzero(back)]),
     )
     return x[own], m[own], target.points[other], target.axes[other]
-
-
-def _observe(source: Level, target: Level, matrix: np.ndarray, *, radius: float, same: bool) -> Polished:
-    """What the matched points say of the motion: the information of their point-to-plane residuals.
-
-    Each matched point y with target normal n measures n^T (w x y + v) with the variance of the residuals; points
-    known to be the same ones measure all three directions.
-    """
-    points = moved(source.points, matrix)
-    distance, index = target.tree.within(points, radius)
-    close = np.isfinite(distance)
-    y, residual = points[close], points[close] - target.points[index[close]]
-    normals = target.axes[index[close]]
-    directions = [np.broadcast_to(axis, y.shape) for axis in np.eye(3)] if same else [normals]
-    centre = y.mean(axis=0) if len(y) else np.zeros(3)
-    arm = y - centre
-    centred = np.concatenate([np.hstack([_cross(arm, n), n]) for n in directions])  # (rows, 6)
-    errors = np.concatenate([(residual * n).sum(1) for n in directions])
-    noise = max(float(np.mean(errors**2)) if len(errors) else 1.0, 1e-18)
-    lever = float(np.sqrt(np.mean(arm**2))) if len(y) >= 3 else 0.0
-    about_centre = centred.T @ centred
-    values = np.linalg.eigvalsh(_unit_lever(about_centre, lever)) if lever > 0 else np.zeros(6)
-    carried = np.eye(6)  # from a twist about the origin to the same one about the centre
-    carried[3:, :3] = -hat(torch.from_numpy(centre)).numpy()
-    motion = RigidTransform.from_matrix(torch.from_numpy(matrix))
-    observability = float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0
-    # Residuals within a neighbourhood share the points that its normals were estimated from, in both clouds.
-    shared = 1 if same else 2 * target.settings.for_normals
-    return Polished(motion, carried.T @ about_centre @ carried / (shared * noise), observability)
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The cross products of (N, 3) and (N, 3); NumPy's own takes three times as long."""
-    (x, y, z), (u, v, w) = a.T, b.T
-    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
-
-
-def _unit_lever(information: np.ndarray, lever: float) -> np.ndarray:
-    """The information (6, 6) with rotations measured by how far they move the points, so that its eigenvalues compare."""
-    scale = np.repeat([1 / lever, 1.0], 3)
-    return information * np.outer(scale, scale)

@@ -122,10 +122,10 @@ class Registrar:
                             break
                     pace.report("polishing", 0.8)
                     answer = polished(search)  # at the resolution of the data
-                    weigh_first(search, observed=answer.observability)
+                    weigh_first(search, observed=answer.uncertainty.observability)
         except TimeUp:
             answer, cut = cut_short(search, pace.timeout), True
-            weigh_first(search, observed=answer.observability)
+            weigh_first(search, observed=answer.uncertainty.observability)
         evidence = search.evidence
         assert evidence is not None
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)

@@ -12,9 +12,10 @@ from deepgmr.errors import TimedOut
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.judge import Evidence, weigh
-from deepgmr.pipeline.polish import Polished, observability, polish
+from deepgmr.pipeline.polish import Polished, polish
 from deepgmr.pipeline.rank import Terms, accidents, distinct, measure, met
 from deepgmr.pipeline.trace import Search, joined
+from deepgmr.pipeline.uncertainty import observability
 
 
 def settle(search: Search) -> None:

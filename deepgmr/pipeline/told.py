@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
-from deepgmr.geometry.transform import RigidTransform, hat
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.clouds import size_note
 from deepgmr.pipeline.judge import Status
 from deepgmr.pipeline.polish import Polished
-from deepgmr.pipeline.scan import Pair, Scan
-from deepgmr.pipeline.settings import PolishSettings
+from deepgmr.pipeline.precision import Precision
+from deepgmr.pipeline.scan import Scan
 from deepgmr.pipeline.trace import Search
 
 _OTHER_FRONT_END = (
@@ -32,15 +31,17 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
     rivals = slice(1, settings.judge.rivals + 1)
     others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
     units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
+    precision = Precision.of(answer.uncertainty, scale=pair.scale, origin=pair.target.origin)
     return Registration(
         target_from_source=pair.undo(answer.target_from_source),
         confidence=confidence,
-        covariance=_covariance(answer, pair, settings.polish),
+        covariance=precision.about(np.zeros(3)),
         overlap=search.overlap,
         status=status,
         sentence=status.sentence if units is None or status is Status.OK else units,
         score=evidence.score,
         evidence=evidence,
+        precision=precision,
         stats=Stats(
             looks=len(search.looks),
             hypotheses=len(search.terms),
@@ -57,18 +58,6 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
             *([] if settings.scan == bundle.settings.scan else [_OTHER_FRONT_END]),
         ),
     )
-
-
-def _covariance(answer: Polished, pair: Pair, settings: PolishSettings) -> np.ndarray:
-    """From the frame (about the target's centre, unit scale) to the units and origin of the target.
-
-    A perturbation y -> y + w x y + v there is, in input units, y -> y + w x y + (scale v - w x centre).
-    """
-    change = np.eye(6)
-    change[3:, 3:] *= pair.scale
-    change[3:, :3] = hat(torch.from_numpy(pair.target.origin)).numpy()
-    covariance = change @ answer.covariance(settings) @ change.T
-    return (covariance + covariance.T) / 2
 
 
 def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:

@@ -104,10 +104,7 @@ class Precision:
 
 def precision(scene: Scene) -> Precision:
     """Of the answer, about the centre of the target: about a far origin a turn would count as a shift."""
-    x, y, z = scene.target.origin
-    change = np.eye(6)
-    change[3:, :3] = -np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    covariance = change @ scene.result.covariance @ change.T
+    covariance = scene.result.covariance_about(scene.target.origin)
     parts = []
     for block in (covariance[:3, :3], covariance[3:, 3:]):
         values, vectors = np.linalg.eigh((block + block.T) / 2)

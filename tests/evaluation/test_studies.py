@@ -18,6 +18,7 @@ from deepgmr.errors import InvalidConfig, InvalidFile
 from deepgmr.evaluation import (
     ablation,
     busy,
+    covariance,
     divergences,
     networks,
     profile,
@@ -28,6 +29,7 @@ from deepgmr.evaluation import (
     write_result,
 )
 from deepgmr.evaluation.results import Result, as_table, provenance
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.pipeline.registrar import Registrar
 
@@ -57,6 +59,37 @@ def test_the_profile_accounts_for_all_of_the_time(suite: PairSuite, tmp_path: Pa
     assert 0 < column["other"] < 0.5 * column["all"]
     text = returned(profile, result, tmp_path)
     assert text.splitlines()[0] == "| step | tiny |" and text.splitlines()[-1].startswith("| all |")
+
+
+def test_the_covariance_is_held_against_errors_that_are_known(tmp_path: Path) -> None:
+    rows = covariance.summary("kind", [(2.0, False), (12.0, True), (13.0, False), None])
+    assert rows == {"kind": "kind", "pairs": 4, "right": 3} | {
+        "mean": 9.0,
+        "median": 12.0,
+        "within 95 %": pytest.approx(2 / 3),
+        "free": pytest.approx(1 / 3),
+    }
+    assert covariance.summary("none", [None]) == {"kind": "none", "pairs": 1, "right": 0}
+    result = covariance.measure(pairs=2, kinds=("resampled",))
+    row = result["kinds"][0]
+    assert row["right"] == 2 and 0 < row["median"] < 100
+    assert covariance.merged([result, result])["kinds"] == [row, row]
+    assert "| resampled | 2 | 2 |" in returned(covariance, result, tmp_path)
+
+
+def test_the_errors_are_those_of_the_covariance_that_is_stated() -> None:
+    """An answer off by two standard deviations along one axis is four off in the square, wherever that axis is."""
+    case = next(covariance.cases(1, 3, kinds=("resampled",)))
+    answer = Registrar.load().register(case.source.numpy(), case.target.numpy())
+    assert answer.precision is not None
+    values, vectors = np.linalg.eigh(answer.precision.covariance)
+    for value, vector in zip(values, vectors.T, strict=True):
+        centre = np.eye(4)
+        centre[:3, 3] = answer.precision.centre
+        twist = torch.from_numpy(2 * np.sqrt(value) * vector)
+        nudge = RigidTransform.exp(twist).matrix.numpy()
+        truth = centre @ nudge @ np.linalg.inv(centre) @ answer.target_from_source
+        assert covariance.mahalanobis(answer, truth) == pytest.approx(4.0, rel=1e-4)
 
 
 def test_variants_leave_out_what_they_say(suite: PairSuite) -> None:

@@ -46,6 +46,7 @@ class Case:
     target: Tensor  # (M, 3)
     judge: Judge
     max_rotation_degrees: float | None = None  # told to whoever registers
+    target_from_source: np.ndarray | None = None  # (4, 4) float64; None if there is none
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,9 @@ def cases(count: int, seed: int, *, kinds: Sequence[str] = KINDS) -> Iterator[Ca
         elif kind in SCENES:
             pairs = scene_pairs(count, _POINTS, kind=kind, generator=generator)
             for i in range(count):
-                judge = within_tolerance(pairs.source[i], pairs.target_from_source[i])
-                yield Case(kind, pairs.source[i], pairs.target[i], judge)
+                truth = pairs.target_from_source[i]
+                judge = within_tolerance(pairs.source[i], truth)
+                yield Case(kind, pairs.source[i], pairs.target[i], judge, target_from_source=_matrix(truth))
         else:
             yield from (_unrelated if kind == "unrelated" else _twice)(count, generator)
 
@@ -169,15 +171,16 @@ def _shapes(kind: str, count: int, generator: torch.Generator) -> Iterator[Case]
     pairs = make_pairs(shapes, steps, generator=generator, normals=normals)
     assert pairs.source_from_parent is not None
     for i in range(count):
-        judge = up_to_symmetry(pairs.source_from_parent[i].apply(shapes[i]), pairs.target_from_source[i])
-        yield Case(kind, pairs.source[i], pairs.target[i], judge, _TOLD.get(kind))
+        truth = pairs.target_from_source[i]
+        judge = up_to_symmetry(pairs.source_from_parent[i].apply(shapes[i]), truth)
+        yield Case(kind, pairs.source[i], pairs.target[i], judge, _TOLD.get(kind), _matrix(truth))
 
 
 def _places(kind: str, count: int, seed: int) -> Iterator[Case]:
     for i in range(count):
         plan, points = PLACES[kind].plan(np.random.default_rng([seed, i, *kind.encode()]))
         source, target = (torch.from_numpy(cloud) for cloud in plan.clouds(points))
-        yield Case(kind, source, target, judge_of(plan, source))
+        yield Case(kind, source, target, judge_of(plan, source), target_from_source=plan.target_from_source)
 
 
 def _unrelated(count: int, generator: torch.Generator) -> Iterator[Case]:
@@ -196,7 +199,8 @@ def _twice(count: int, generator: torch.Generator) -> Iterator[Case]:
         again = shape[1200:] @ turn.T + torch.tensor([2.2, 0.0, 0.0])
         target = torch.cat([shape[600:1200], again])
         target = target + 0.005 * torch.randn(target.shape, generator=generator)
-        yield Case("twice", shape[:600], target, up_to_symmetry(shape, RigidTransform.identity(())))
+        judge = up_to_symmetry(shape, RigidTransform.identity(()))
+        yield Case("twice", shape[:600], target, judge, target_from_source=np.eye(4))
 
 
 # -- what is right -----------------------------------------------------------------------------------------------
@@ -236,3 +240,7 @@ def within_tolerance(
 
 def _motion(matrix: np.ndarray) -> RigidTransform:
     return RigidTransform.from_matrix(torch.from_numpy(matrix))
+
+
+def _matrix(motion: RigidTransform) -> np.ndarray:
+    return motion.matrix.double().numpy()
