@@ -42,13 +42,11 @@ def test_a_drive_is_followed(driven: Odometry) -> None:
     assert np.array_equal(driven.trajectory.poses[7], driven.fixes[7].world_from_sensor)  # type: ignore[arg-type]
 
 
-def test_covariances_are_covariances_and_grow(driven: Odometry) -> None:
+def test_covariances_are_covariances(driven: Odometry) -> None:
     assert not driven.fixes[0].covariance.any()  # type: ignore[union-attr]
     for fix in driven.fixes[1:]:
         assert fix.covariance is not None and np.array_equal(fix.covariance, fix.covariance.T)
         assert np.linalg.eigvalsh(fix.covariance)[0] > 0
-    early, late = (np.trace(driven.fixes[i].covariance[3:, 3:]) for i in (1, 11))  # type: ignore[index]
-    assert late > early
 
 
 def test_the_same_scans_give_the_same_poses(driven: Odometry) -> None:
