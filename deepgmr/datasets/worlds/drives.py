@@ -72,10 +72,16 @@ def drive(
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, :3, :3] = about(2, yaw) @ about(1, pitch) @ about(0, roll)
     poses[:, :3, 3] = np.column_stack([x, y, np.full(frames, rng.uniform(1.6, 2.1))])
+    sensor = lidar(rng, poses[0], beams)
+    return Drive(scene, poses, sensor, int(rng.integers(2**62)))
+
+
+def lidar(rng: np.random.Generator, pose: np.ndarray, beams: int) -> View:
+    """A spinning one at a pose (4, 4), with a range, noise and dropout of its own."""
     low, high = np.deg2rad(ELEVATIONS[beams])
-    sensor = View(
-        position=poses[0, :3, 3],
-        rotation=poses[0, :3, :3],
+    return View(
+        position=pose[:3, 3],
+        rotation=pose[:3, :3],
         spinning=True,
         low=np.array([low, -np.pi]),
         high=np.array([high, np.pi]),
@@ -85,7 +91,6 @@ def drive(
         dropout=rng.uniform(0, 0.15),
         beams=beams,
     )
-    return Drive(scene, poses, sensor, int(rng.integers(2**62)))
 
 
 def street_scene(rng: np.random.Generator) -> Scene:

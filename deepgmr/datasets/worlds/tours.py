@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from deepgmr.datasets.worlds.building import Builder
-from deepgmr.datasets.worlds.drives import ELEVATIONS, Drive
+from deepgmr.datasets.worlds.drives import ELEVATIONS, Drive, lidar
 from deepgmr.datasets.worlds.layouts import streets
 from deepgmr.datasets.worlds.sections import Draw, Floats, about
 from deepgmr.datasets.worlds.sensors import Scene, View
@@ -110,19 +110,7 @@ def tour(
     poses[:, :3, :3] = about(2, yaw) @ about(1, pitch) @ about(0, roll)
     poses[:, :2, 3] = here + aside[:, None] * np.column_stack([-np.sin(yaw), np.cos(yaw)])
     poses[:, 2, 3] = rng.uniform(1.6, 2.1)
-    low, high = np.deg2rad(ELEVATIONS[beams])
-    sensor = View(
-        position=poses[0, :3, 3],
-        rotation=poses[0, :3, :3],
-        spinning=True,
-        low=np.array([low, -np.pi]),
-        high=np.array([high, np.pi]),
-        near=1.5,
-        far=rng.uniform(80, 100),
-        noise=(rng.uniform(0.01, 0.03), 0.0),
-        dropout=rng.uniform(0, 0.15),
-        beams=beams,
-    )
+    sensor = lidar(rng, poses[0], beams)
     return Tour(_town(rng, route), poses, sensor, int(rng.integers(2**62)), steps, moving)
 
 
