@@ -57,7 +57,9 @@ def measure(
         other.append(theirs(cloud.astype(np.float64), number, 1.0 + ages.astype(np.float64)))
         spent["kiss-icp"].append(1e3 * (time.process_time() - start))
         if number % 100 == 99 or number == len(way) - 1:
-            given = provenance(frames=number + 1, steps=steps, seed=seed, moving=moving, mean_points=points / (number + 1))
+            given = provenance(
+                frames=number + 1, steps=steps, seed=seed, moving=moving, mean_points=points / (number + 1)
+            )
             poses = {
                 "deepgmr, as it went": np.array(raw),
                 "deepgmr, loops closed": ours.trajectory.poses,
