@@ -22,9 +22,10 @@ from deepgmr.pipeline.registrar import Registrar
 
 STUDY = "soak"
 SIZES = (200, 1_000, 5_000, 20_000, 100_000)
-SHARES = (0.6, 0.36, 0.02, 0.015, 0.005)  # of the pairs of two scans; in a map all sizes are as many
+SHARES = (0.6, 0.36, 0.02, 0.015, 0.005)  # of the pairs of two scans; in a map all sizes are as many ...
+TRACKED_FROM = 2  # ... but a place is tracked by scans of the larger sizes, as a LiDAR has them
 KINDS = {"two scans": 0.72, "in a map": 0.03, "in a map, tracked": 0.25}  # shares of the registrations
-TRACKED = 0.3  # metres, standard deviation of the place that is known
+TRACKED = 0.1  # metres, standard deviation of the place that is known
 WARM = 0.2  # share of the registrations after which memory should no longer grow
 MAPS = 2  # prepared scans that are met again and again
 NOISE = 0.002  # metres
@@ -70,13 +71,15 @@ def measure(
     told = provenance(seed=seed, bundle=registrar.bundle.id)
     for number in range(registrations):
         kind, (source, target, truth) = str(rng.choice(list(KINDS), p=list(KINDS.values()))), halls[number % MAPS]
-        size = int(rng.choice(sizes, p=SHARES if kind == "two scans" else None))
+        tracked = kind == "in a map, tracked"
+        some = sizes[TRACKED_FROM:] if tracked else sizes
+        size = int(rng.choice(some, p=SHARES if kind == "two scans" else None))
         cloud = source[rng.choice(len(source), size, replace=False)] + rng.normal(0, NOISE, (size, 3))
         other: Any = maps[number % MAPS]
         options: dict[str, Any] = {}
         if kind == "two scans":
             kind, other = f"two scans of {size:,}", target[rng.choice(len(target), size, replace=False)]
-        elif kind == "in a map, tracked":
+        elif tracked:
             options["initial"] = truth.copy()
             options["initial"][:3, 3] += rng.normal(0, TRACKED, 3)
         start, used = time.perf_counter(), time.process_time()
