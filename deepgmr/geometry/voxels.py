@@ -14,7 +14,7 @@ BLOCK = 1 << 16  # rows looked at together: what a core keeps near it
 _BITS, _LEAST_BITS = 44, 32  # of a coordinate: 1e-13 of the cloud, and of clouds so large that sums would overflow
 _HALF = 1 << 20  # cells on either side of the origin, an axis
 _CELLS = 21  # bits of a cell's place on an axis
-_DENSE = 32  # cells of the box about a cloud, for each of its heaps, up to which a table of all is faster than sorting
+DENSE = 32  # cells of the box about a cloud, for each of its heaps, up to which a table of all is faster than sorting
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
 
 
@@ -49,7 +49,7 @@ class Heaps:
     def count(self, size: float) -> int:
         """How many cells of a size are occupied."""
         places, box = _boxed(self._keys(size))
-        if box <= _DENSE * len(places):
+        if box <= DENSE * len(places):
             return int(np.count_nonzero(_marked(places, box)))
         return len(_ends(_sorted(places, box))) - 1
 
@@ -171,7 +171,7 @@ def _ends(ordered: np.ndarray) -> np.ndarray:
 def _labelled(keys: np.ndarray) -> tuple[np.ndarray, int]:
     """Which cell each of the keys (N,) names, in the order of their places, counted from zero, and how many there are."""
     places, box = _boxed(keys)
-    if box <= _DENSE * len(places):
+    if box <= DENSE * len(places):
         cells = np.flatnonzero(_marked(places, box))
         number = np.empty(box, dtype=np.int32)
         number[cells] = np.arange(len(cells), dtype=np.int32)

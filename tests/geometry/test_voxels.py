@@ -193,7 +193,7 @@ def test_a_table_gathers_what_sorting_does(seed: int, step: int, coarser: int) -
     found = []
     for dense in (0, 1 << 16):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(voxels, "_DENSE", dense)
+            patch.setattr(voxels, "DENSE", dense)
             patch.setattr(voxels, "BLOCK", 37)
             heaps = single.gathered(size_of(step))
             found.append((heaps, heaps.gathered(size_of(step + coarser)), heaps.count(size_of(step + coarser))))
