@@ -120,7 +120,9 @@ def weigh(
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    if detailed:
+    if len(poses.rotation) == 1:
+        apart, like, unlike, far = torch.zeros(1), 0.0, 1.0, 1.0
+    elif detailed:
         apart, like, unlike, far = astray(poses[0], poses, *levels, settings), *settings.astray, settings.astray[1]
     else:
         apart, like, unlike = unlikeness(poses[0], poses, levels[0], settings), settings.like, settings.unlike

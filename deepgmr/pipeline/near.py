@@ -35,7 +35,7 @@ def fitted(search: Search) -> tuple[Polished, Evidence]:
     assert initial is not None
     with search.clock("polish"):
         answer = polish(
-            *search.fine(settings.polish.components),
+            *(search.fine(settings.polish.components) if search.detailed else levels),  # normals are there already
             initial,
             sparse=levels[0],
             reach=max(search.prior.reach, settings.polish.reach * max(level.spacing for level in levels)),

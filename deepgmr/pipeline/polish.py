@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
-from deepgmr.geometry.transform import RigidTransform, so3_exp
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.refine import descend, matches, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
@@ -112,7 +113,7 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         slope = jacobian.T @ errors + np.concatenate([cross(arm, residual).sum(0), residual.sum(0)]) / 2
         damping = settings.free * np.trace(information) * np.eye(6)
         step = -np.linalg.solve(information + damping, slope)
-        turn = so3_exp(torch.from_numpy(step[:3])).numpy()
+        turn = Rotation.from_rotvec(step[:3]).as_matrix()
         matrix = np.block(
             [[turn @ matrix[:3, :3], (turn @ (matrix[:3, 3] - centre) + centre + step[3:])[:, None]], [0, 0, 0, 1]]
         )
