@@ -16,7 +16,7 @@ from deepgmr.extras import extra
 
 ENGINES = ("local", "ray")
 _KEPT = 256  # answers that a part holds at most ...
-_OFTEN = 10.0  # ... and seconds that go by without one
+_OFTEN, _SHARE = 2.0, 0.02  # ... and seconds that go by without one, with this share of those since the start
 
 Told = Callable[[str], Any]  # the status of a pair that is answered and kept
 
@@ -24,13 +24,14 @@ Told = Callable[[str], Any]  # the status of a pair that is answered and kept
 def local(node: Node, asks: Sequence[Ask], parts: Parts, told: Told, *, workers: int, limit: float) -> None:
     """On this machine, in so many processes."""
     rows: list[dict[str, Any]] = []
-    last = time.monotonic()
+    start = last = time.monotonic()
     try:
         for row in answered(node, asks, workers=workers, limit=limit):
             rows.append(row)
-            if len(rows) >= _KEPT or time.monotonic() - last > _OFTEN:
+            now = time.monotonic()
+            if len(rows) >= _KEPT or now - last > _OFTEN + _SHARE * (now - start):
                 _keep(rows, parts, told)
-                last = time.monotonic()
+                last = now
     finally:
         _keep(rows, parts, told)
 
@@ -82,10 +83,9 @@ class _Actor:
         self._node, self._parts, self._limit = node, parts, limit
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        asks = [Ask.from_json(text) for text in batch["ask"]]
-        rows = list(answered(self._node, asks, workers=1, limit=self._limit))
-        self._parts.write(rows)
-        return {"status": [row["status"] for row in rows]}
+        asks, statuses = [Ask.from_json(text) for text in batch["ask"]], list[str]()
+        local(self._node, asks, self._parts, statuses.append, workers=1, limit=self._limit)
+        return {"status": statuses}
 
 
 def _keep(rows: list[dict[str, Any]], parts: Parts, told: Told) -> None:
