@@ -20,8 +20,8 @@ _EXACT = 2**53  # the largest integer up to which a float64 holds them all
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
-_PLENTY, _FEW = 1 << 13, 1 << 11  # points that are enough, and too few, to tell how far neighbours are apart ...
-_PATCH, _PROBES = 32, 1000  # ... in cells of so many steps, and of so many of them
+_PLENTY, _FEW = 1 << 12, 1 << 10  # points that are enough, and too few, to tell how far neighbours are apart ...
+_PATCH, _PROBES = 32, 500  # ... in cells of so many steps, and of so many of them
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,

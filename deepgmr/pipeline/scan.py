@@ -104,7 +104,10 @@ class Level:
     @cached_property
     def spacing(self) -> float:
         """The median distance to the nearest other component."""
-        some = self.points[:: max(1, len(self) // _PROBES)]
+        step = max(1, len(self) // _PROBES)
+        some = self.points[::step]
+        if self._patches is not None:
+            return float(np.median(np.linalg.norm(self.points[self._patches[::step, 1].numpy()] - some, axis=1)))
         return float(np.median(self.tree.nearest(some, 2)[0][:, 1]))
 
     @cached_property
