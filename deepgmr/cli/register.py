@@ -64,6 +64,9 @@ def command(
         tuple[float, float, float] | None,
         typer.Option("--target-origin", metavar="X Y Z", help="Where the sensor stood that saw TGT, in its frame."),
     ] = None,
+    estimate_scale: Annotated[
+        bool, typer.Option("--estimate-scale", help="SRC may be larger or smaller than TGT: find the scale as well.")
+    ] = False,
     trust: Annotated[
         float | None,
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
@@ -104,6 +107,8 @@ def command(
 ) -> None:
     """Find the rigid motion that carries SRC onto TGT, and print it: x_target = R x_source + t.
 
+    With --estimate-scale it is x_target = s R x_source + t.
+
     Prints the 4x4 (read it with numpy.loadtxt) and a verdict behind a #. Exits with 0 when registered, 2 on bad input,
     3 when there is an answer that should not be trusted. Of the presets, fast looks once, thorough leaves no look out,
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
@@ -121,7 +126,7 @@ def command(
         changes = _changes(preset, config or [])
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
-        prior = None if initial is None else files.read_transform(initial)
+        prior = None if initial is None else files.read_transform(initial, similar=estimate_scale)
         clouds = []
         with progress_bar() as progress:
             for number, path in enumerate((source, target)):
@@ -159,6 +164,7 @@ def command(
                 drop_invalid=drop_invalid,
                 trace=kept,
                 progress=progress,
+                estimate_scale=estimate_scale,
             )
         found = time.perf_counter()
         if output is not None:
@@ -283,6 +289,8 @@ def _described(cloud: CloudFile) -> str:
 def verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
     numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
+    if result.scale != 1:
+        numbers += f", scale {result.scale:.6g}"
     status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)
     return f"# {status}: {numbers}. {one_line(result.sentence)}"
 

@@ -109,6 +109,21 @@ def check_units(ratio: float, settings: JudgeSettings) -> None:
         )
 
 
+def unit_ratios() -> Iterator[float]:
+    """What lengths are multiplied by where their unit is taken for another; one first."""
+    yield 1.0
+    for value in _UNITS.values():
+        yield value
+        yield 1 / value
+
+
+def unit_names(factor: float, within: float) -> str | None:
+    """The units that differ by a factor, to a ratio `within`: "millimetres against metres"; None if there are none."""
+    apart = {names: abs(abs(math.log(factor)) - math.log(value)) for names, value in _UNITS.items()}
+    nearest = min(apart, key=apart.__getitem__)
+    return nearest if apart[nearest] < math.log(within) else None
+
+
 def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
     """A sentence for clouds that differ in size, by `Pair.size_ratio`, more than two views of one thing do; else None."""
     factor = max(ratio, 1 / ratio)

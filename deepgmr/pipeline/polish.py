@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.pipeline.refine import descend, moved, pull
+from deepgmr.pipeline.refine import descend, matches, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
 from deepgmr.pipeline.uncertainty import Uncertainty, cross, observe
@@ -89,7 +89,7 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
     that are not there.
     """
     for _ in range(settings.steps):
-        x, m, y, n = _matches(source, target, matrix, reach)
+        x, m, y, n = matches(source, target, matrix, reach)
         if len(x) < settings.fewest:
             break
         cosine = np.einsum("ij,ij->i", m, n)
@@ -120,16 +120,3 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         if np.abs(step).max() < settings.settled:
             break
     return matrix
-
-
-def _matches(source: Level, target: Level, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
-    """Each component of either cloud with its nearest within reach: moved source, its normals, target, its normals."""
-    x, m = moved(source.points, matrix), source.axes @ matrix[:3, :3].T
-    forward, there = target.tree.within(x, reach)
-    backward, here = source.tree.within((target.points - matrix[:3, 3]) @ matrix[:3, :3], reach)
-    forth, back = np.isfinite(forward), np.isfinite(backward)
-    own, other = (
-        np.concatenate([np.flatnonzero(forth), here[back]]),
-        np.concatenate([there[forth], np.flatnonzero(back)]),
-    )
-    return x[own], m[own], target.points[other], target.axes[other]
