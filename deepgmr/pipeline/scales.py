@@ -41,7 +41,7 @@ def at_scale(search: Search, answer: Polished, *, estimated: bool) -> Evidence:
 
 def _noticed(search: Search, motion: RigidTransform, settings: ScaleSettings) -> float:
     """So many times as large the source would fit plainly better from a motion (one); 1 where it would not."""
-    found = _stretch(search, motion, replace(settings, settled=settings.nearly_settled))
+    found = _stretch(search, motion, replace(settings, settled=settings.nearly_settled), least=settings.noticed)
     plain = abs(math.log(found.factor)) > max(settings.noticed, settings.deviations * found.deviation)
     return found.factor if plain else 1.0
 
@@ -105,9 +105,14 @@ def _apart(other: float, scale: float, step: float) -> float:
 
 
 def _stretch(
-    search: Search, motion: RigidTransform, settings: ScaleSettings, levels: tuple[Level, Level] | None = None
+    search: Search,
+    motion: RigidTransform,
+    settings: ScaleSettings,
+    levels: tuple[Level, Level] | None = None,
+    *,
+    least: float = 0.0,
 ) -> Stretch:
     levels = levels or search.levels
     reach = settings.reach * max(level.spacing for level in levels)
     matrix = motion.matrix.double().numpy()
-    return stretch(*levels, matrix, reach, settings, same=search.settings.polish)
+    return stretch(*levels, matrix, reach, settings, same=search.settings.polish, least=least)

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.procrustes import align_similar
-from deepgmr.geometry.transform import so3_exp
 from deepgmr.pipeline.refine import matches, moved
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, ScaleSettings
@@ -33,13 +32,21 @@ class Stretch:
 
 
 def stretch(
-    source: Level, target: Level, matrix: np.ndarray, reach: float, settings: ScaleSettings, *, same: PolishSettings
+    source: Level,
+    target: Level,
+    matrix: np.ndarray,
+    reach: float,
+    settings: ScaleSettings,
+    *,
+    same: PolishSettings,
+    least: float = 0.0,
 ) -> Stretch:
     """Gauss and Newton on point-to-plane distances over similarities, from a rigid motion (4, 4) within `reach`.
 
     Matches from either cloud, along the mean of their normals, weighed by Cauchy's function of their distance. Where
     the clouds turn out to hold the very same points (as settings of the polish say), the last steps are closed-form
-    ones (Umeyama 1991, eq. 40-42), which are exact.
+    ones (Umeyama 1991, eq. 40-42), which are exact. Of a factor whose logarithm is no larger than `least` the deviation
+    is not asked for: it is infinite.
     """
     rigid, factor = matrix, 1.0
     for _ in range(settings.steps):
@@ -52,7 +59,7 @@ def stretch(
         information += (settings.damping * np.trace(information) + _TINY) * np.eye(7)
         step = -np.linalg.solve(information, jacobian.T @ (weight * residual))
         step *= min(1.0, settings.stride / max(np.abs(step).max(), 1e-300))
-        turn, grown = so3_exp(torch.from_numpy(step[:3])).numpy(), math.exp(step[6])
+        turn, grown = Rotation.from_rotvec(step[:3]).as_matrix(), math.exp(step[6])
         change = np.eye(4)
         change[:3, :3] = turn
         # x -> grown turn (x - centre) + centre + shift, with `grown` taken out of the translation of the rigid part
@@ -62,6 +69,8 @@ def stretch(
         if np.abs(step).max() < settings.settled:
             break
     rigid, factor = _exact(source, target, rigid, factor, same)
+    if abs(math.log(factor)) < least:
+        return Stretch(rigid, factor, math.inf, np.zeros(6))
     return _observed(source, target, rigid, factor, reach, settings)
 
 
