@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from deepgmr.errors import InvalidCloud, InvalidConfig, MissingDependency
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.geometry.voxels import blocks, scattered
-from deepgmr.io.disk import reason
-from deepgmr.io.objects import coordinates
+from deepgmr.io.objects import rows_of
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
-_EXACT = 2**53  # the largest integer up to which a float64 holds them all
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
@@ -51,18 +49,11 @@ def as_points(
     are not finite (unless `drop_invalid`, which removes those points), for coordinates whose square overflows or
     underflows, and for points that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
     """
-    array = _extract(cloud, name, seed)
-    if array.dtype.names is not None:
-        array = _from_fields(array, name)
-    if array.dtype.kind not in "fiu":
-        raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
-    if array.ndim == 3 and array.shape[2] == 3:
-        array = array.reshape(-1, 3)
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
+    try:
+        array = rows_of(cloud, seed=seed)
+    except InvalidCloud as error:
+        raise _refused(name, str(error)) from error.__cause__
     kept = array.dtype in (np.float32, np.float64) and array.dtype.isnative
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and _largest(array) > _EXACT:
-        raise _refused(name, f"integers up to {_largest(array):.3g} lose digits as floats; subtract an offset first")
     with np.errstate(over="ignore", invalid="ignore"):  # what a float64 cannot hold becomes infinite, and is refused
         points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
     if not math.isfinite(_largest(points)):
@@ -190,29 +181,3 @@ def _doubles(points: np.ndarray) -> Iterator[np.ndarray]:
 
 def _refused(name: str, what: str) -> InvalidCloud:
     return InvalidCloud(f"{name}: {what}", role=name if name in ROLES else None)
-
-
-def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
-    """The raw coordinate array inside whatever was given."""
-    try:
-        return coordinates(cloud, seed=seed)
-    except (MissingDependency, MemoryError):
-        raise
-    except Exception as error:  # whatever an object raises that is asked for its points
-        raise _refused(
-            name,
-            f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
-            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path",
-        ) from error
-
-
-def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
-    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
-    names = array.dtype.names or ()
-    if not {"x", "y", "z"} <= set(names):
-        raise _refused(name, f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
-    columns = [array[axis] for axis in "xyz"]
-    for axis, column in zip("xyz", columns, strict=True):
-        if column.dtype.kind not in "fiu" or column.shape != array.shape:
-            raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
-    return np.stack([column.ravel() for column in columns], axis=1)

@@ -28,10 +28,23 @@ FEATURES = {  # of the confidence: whether the more of it there is, the more (+1
 }
 
 
-class Status(str, Enum):
-    """What became of a registration. The value is the word for machines, `sentence` is for people."""
+class Worded(str, Enum):
+    """A member's value is the word for machines, `sentence` is for people."""
 
     sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Worded:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Status(Worded):
+    """What became of a registration. The value is the word for machines, `sentence` is for people."""
 
     OK = "ok", "the clouds are registered"
     AMBIGUOUS = (
@@ -65,15 +78,6 @@ class Status(str, Enum):
         "digits may have been left out; give more time or an initial motion",
     )
     ERROR = "error", "the pair could not be registered; see the error"  # of a `Failure`, in a batch
-
-    def __new__(cls, value: str, sentence: str) -> Status:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
