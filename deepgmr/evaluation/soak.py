@@ -26,7 +26,7 @@ SHARES = (0.6, 0.36, 0.02, 0.015, 0.005)  # of the pairs of two scans; in a map 
 TRACKED_FROM = 2  # ... but a place is tracked by scans of the larger sizes, as a LiDAR has them
 KINDS = {"two scans": 0.72, "in a map": 0.03, "in a map, tracked": 0.25}  # shares of the registrations
 TRACKED = 0.1  # metres, standard deviation of the place that is known
-WARM = 0.2  # share of the registrations after which memory should no longer grow
+WARM = 0.2  # share of the registrations after which memory should no longer grow, by its median over a tenth of them
 MAPS = 2  # prepared scans that are met again and again
 NOISE = 0.002  # metres
 PERCENTILES = (50, 90, 99, 99.9)
@@ -50,7 +50,8 @@ def measure(
 
     def found() -> Result:
         done = len(memory) - 1
-        warm = memory[int(WARM * done)]
+        tenth, begin = max(1, done // 10), int(WARM * done)
+        warm, end = (float(np.median(part)) for part in (memory[begin : begin + tenth], memory[-tenth:]))
         return {
             "study": STUDY,
             "provenance": told | {"registrations": done},
@@ -59,9 +60,9 @@ def measure(
             "resident": {
                 "start": memory[0],
                 "warm": warm,
-                "end": memory[-1],
+                "end": end,
                 "most": max(memory),
-                "growth": memory[-1] - warm,
+                "growth": end - warm,
                 "course": memory[:: max(1, done // 200)],
             },
             "wall": {kind: _latency(values) for kind, values in sorted(wall.items())},
@@ -118,6 +119,6 @@ def markdown(result: Result) -> str:
     memory, statuses = result["resident"], ", ".join(f"{count:,} {name}" for name, count in result["statuses"].items())
     return (
         f"Processor seconds a registration; `tail` is p99.9 over p50.\n\n{as_table(rows, {'tail': '.1f'})}\n\n"
-        f"Resident memory: {memory['warm']:.0f} MB after a fifth of the registrations, {memory['end']:.0f} MB at the end, "
-        f"{memory['most']:.0f} MB at most. Answers: {statuses}."
+        f"Resident memory, the median over a tenth of the registrations: {memory['warm']:.0f} MB after a fifth of them, "
+        f"{memory['end']:.0f} MB at the end; {memory['most']:.0f} MB at most. Answers: {statuses}."
     )

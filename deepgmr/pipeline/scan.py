@@ -258,7 +258,7 @@ class Scan:
             heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
             level = Level.of(heaps.means / scale, self.settings)
         self._levels[key] = level  # the last: a map may meet scans of many sizes, and forgets those not met for long
-        _forget(self._levels)
+        _forget(self._levels, components=2 * self.settings.finest)  # one pair takes no more than one and a half
         return level
 
     def rung_for(self, components: int) -> int | None:
@@ -357,10 +357,12 @@ class Pair:
         return out
 
 
-def _forget(kept: dict[Any, Any]) -> None:
-    """All but the last few."""
-    for old in list(kept)[:-_KEPT]:
-        kept.pop(old, None)
+def _forget(kept: dict[Any, Any], components: float = math.inf) -> None:
+    """All but the last few, and of levels all but the last of so many components in all."""
+    for number, (old, value) in enumerate(reversed(list(kept.items()))):
+        components -= len(value) if isinstance(value, Level) else 0
+        if number and (number >= _KEPT or components < 0):
+            kept.pop(old, None)
 
 
 def fingerprint(settings: ScanSettings) -> str:
