@@ -20,7 +20,7 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline", "odometry")  # what `register` is, and what is made of it
+PRODUCT = ("io", "pipeline", "odometry", "bulk")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
@@ -55,6 +55,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "refine",
             "rank",
             "uncertainty",
+            "stretch",
             "polish",
             "precision",
             "judge",
@@ -64,6 +65,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "near",
             "looks",
             "settle",
+            "scales",
             "told",
             "jobs",
             "workers",

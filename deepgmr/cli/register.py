@@ -63,6 +63,9 @@ def command(
         tuple[float, float, float] | None,
         typer.Option("--target-origin", metavar="X Y Z", help="Where the sensor stood that saw TGT, in its frame."),
     ] = None,
+    estimate_scale: Annotated[
+        bool, typer.Option("--estimate-scale", help="SRC may be larger or smaller than TGT: find the scale as well.")
+    ] = False,
     trust: Annotated[
         float | None,
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
@@ -109,6 +112,8 @@ def command(
 ) -> None:
     """Find the rigid motion that carries SRC onto TGT, and print it: x_target = R x_source + t.
 
+    With --estimate-scale it is x_target = s R x_source + t.
+
     Prints the 4x4 (read it with numpy.loadtxt) and a verdict behind a #. Exits with 0 when registered, 2 on bad input,
     3 when there is an answer that should not be trusted. Of the presets, fast looks once, thorough leaves no look out,
     and paper is one forward pass of DeepGMR, for two samplings of one whole shape. Reads PLY, PCD, OBJ, STL, OFF, GLB,
@@ -128,7 +133,7 @@ def command(
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
         if timeout is not None and not timeout > 0:
             raise InvalidInput(f"--timeout must be a positive number of seconds, got {timeout:g}")
-        prior = None if initial is None else files.read_transform(initial)
+        prior = None if initial is None else files.read_transform(initial, similar=estimate_scale)
         clouds = []
         with progress_bar() as progress:
             for number, path in enumerate((source, target)):
@@ -167,6 +172,7 @@ def command(
                 trace=kept,
                 timeout=timeout,
                 progress=progress,
+                estimate_scale=estimate_scale,
             )
         found = time.perf_counter()
         if output is not None:

@@ -40,7 +40,7 @@ class Stats:
 class Registration:
     """The answer, and how far to trust it. Lengths are in the units of the input."""
 
-    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
+    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t, or scale R x_source + t
     confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
     # (6, 6) of (rotation vector [rad], translation), left perturbation, about the origin of the target's frame
     covariance: np.ndarray
@@ -50,6 +50,8 @@ class Registration:
     score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
     evidence: Evidence
     stats: Stats
+    scale: float = 1.0  # by how much `target_from_source` scales, where that was to be estimated ...
+    scale_deviation: float = 0.0  # ... and its standard deviation, as a share of it
     alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
     notes: tuple[str, ...] = ()
     # (J, 3) and (K, 3) float32: the components of the moved source and of the target, in the frame of the pair
@@ -82,8 +84,9 @@ class Registration:
 
     @property
     def numbers(self) -> str:
-        """Confidence and overlap in words."""
-        return f"confidence {self.confidence:.3f}, overlap {self.overlap:.3f}"
+        """Confidence and overlap in words, and the scale where it was estimated."""
+        scale = "" if self.scale == 1 else f", scale {self.scale:.6g}"
+        return f"confidence {self.confidence:.3f}, overlap {self.overlap:.3f}{scale}"
 
     @property
     def deviations(self) -> str:
@@ -103,6 +106,8 @@ class Registration:
 
     def motion(self, like: Tensor | None = None) -> RigidTransform:
         """`target_from_source` in torch: float64 on the CPU, or in the dtype and on the device of a tensor.
+
+        Raises `InvalidTransform` where a scale was estimated that is not one: a similarity is no rigid motion.
 
         Far from the origin float32 holds a place to no better than the grid of its coordinates; integers get float64.
         """
@@ -125,11 +130,11 @@ class Registration:
                 f"expected real numbers of shape (..., 3), got {given.dtype} of shape {tuple(given.shape)}"
             )
         if isinstance(given, Tensor):
-            motion = self.motion().to(given.device)
-            moved = given.double() @ motion.rotation.mT + motion.translation
+            matrix = torch.from_numpy(self.target_from_source).to(given.device)
+            moved = given.double() @ matrix[:3, :3].mT + matrix[:3, 3]
             return moved.to(given.dtype if given.is_floating_point() else torch.float64)
-        matrix = self.target_from_source
-        there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        linear, shift = self.target_from_source[:3, :3], self.target_from_source[:3, 3]
+        there = given.astype(np.float64) @ linear.T + shift
         return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
 
     def covariance_about(self, point: Any) -> np.ndarray:
@@ -185,6 +190,7 @@ class Registration:
                 "overlap": self.overlap,
                 "score": self.score,
                 "target_from_source": self.target_from_source,
+                "scale": self.scale,
                 "covariance": self.covariance,
                 "free_directions": [str(direction) for direction in self.free_directions],
                 "alternatives": [vars(other) for other in self.alternatives],

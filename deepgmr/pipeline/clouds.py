@@ -18,8 +18,8 @@ ROLES = ("source", "target")
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
-_PLENTY, _FEW = 1 << 18, 1 << 12  # points that are enough, and too few, to tell how far neighbours are apart ...
-_PATCH = 32  # ... in cells of so many steps
+_PLENTY, _FEW = 1 << 12, 1 << 10  # points that are enough, and too few, to tell how far neighbours are apart ...
+_PATCH, _PROBES = 32, 500  # ... in cells of so many steps, and of so many of them
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,
@@ -100,6 +100,21 @@ def check_units(ratio: float, settings: JudgeSettings) -> None:
         )
 
 
+def unit_ratios() -> Iterator[float]:
+    """What lengths are multiplied by where their unit is taken for another; one first."""
+    yield 1.0
+    for value in _UNITS.values():
+        yield value
+        yield 1 / value
+
+
+def unit_names(factor: float, within: float) -> str | None:
+    """The units that differ by a factor, to a ratio `within`: "millimetres against metres"; None if there are none."""
+    apart = {names: abs(abs(math.log(factor)) - math.log(value)) for names, value in _UNITS.items()}
+    nearest = min(apart, key=apart.__getitem__)
+    return nearest if apart[nearest] < math.log(within) else None
+
+
 def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
     """A sentence for clouds that differ in size, by `Pair.size_ratio`, more than two views of one thing do; else None."""
     factor = max(ratio, 1 / ratio)
@@ -133,14 +148,15 @@ def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | No
         points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points))
     ):
         return None
-    if not any((block % (2 * step)).any() for block in _doubles(points)):
+    if not any((np.rint(block) != block).any() for block in (part * (0.5 / step) for part in _doubles(points))):
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
     if step > _COARSE * radius:
         return step
-    places = np.unique(_patches(points, _PATCH * step), axis=0)
-    sample = places[:: max(1, len(places) // 1000)]
-    return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
+    places = _patches(points, _PATCH * step).astype(np.float64) + 0.0  # minus zero is zero
+    places = places[np.unique(scattered(np.ascontiguousarray(places.T)), return_index=True)[1]]
+    tree = cKDTree(places, balanced_tree=False, compact_nodes=False)
+    return step if step > 0.5 * float(np.median(tree.query(places[:_PROBES], [2])[0])) else None
 
 
 def _patches(points: np.ndarray, size: float) -> np.ndarray:

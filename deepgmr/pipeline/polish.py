@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
-from deepgmr.geometry.transform import RigidTransform, so3_exp
-from deepgmr.pipeline.refine import descend, moved, pull
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.refine import descend, matches, moved, pull
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
 from deepgmr.pipeline.uncertainty import Uncertainty, cross, observe
@@ -88,7 +89,7 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
     that are not there.
     """
     for _ in range(settings.steps):
-        x, m, y, n = _matches(source, target, matrix, reach)
+        x, m, y, n = matches(source, target, matrix, reach)
         if len(x) < settings.fewest:
             break
         cosine = np.einsum("ij,ij->i", m, n)
@@ -112,23 +113,10 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         slope = jacobian.T @ errors + np.concatenate([cross(arm, residual).sum(0), residual.sum(0)]) / 2
         damping = settings.free * np.trace(information) * np.eye(6)
         step = -np.linalg.solve(information + damping, slope)
-        turn = so3_exp(torch.from_numpy(step[:3])).numpy()
+        turn = Rotation.from_rotvec(step[:3]).as_matrix()
         matrix = np.block(
             [[turn @ matrix[:3, :3], (turn @ (matrix[:3, 3] - centre) + centre + step[3:])[:, None]], [0, 0, 0, 1]]
         )
         if np.abs(step).max() < settings.settled:
             break
     return matrix
-
-
-def _matches(source: Level, target: Level, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
-    """Each component of either cloud with its nearest within reach: moved source, its normals, target, its normals."""
-    x, m = moved(source.points, matrix), source.axes @ matrix[:3, :3].T
-    forward, there = target.tree.within(x, reach)
-    backward, here = source.tree.within((target.points - matrix[:3, 3]) @ matrix[:3, :3], reach)
-    forth, back = np.isfinite(forward), np.isfinite(backward)
-    own, other = (
-        np.concatenate([np.flatnonzero(forth), here[back]]),
-        np.concatenate([there[forth], np.flatnonzero(back)]),
-    )
-    return x[own], m[own], target.points[other], target.axes[other]

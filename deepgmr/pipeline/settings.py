@@ -280,6 +280,33 @@ class InitialSettings:
 
 
 @dataclass(frozen=True)
+class ScaleSettings:
+    """How much larger or smaller the source would have to be."""
+
+    reach: float = 3.0  # spacings within which points are matched
+    steps: int = 20
+    stride: float = 0.1  # the longest step (rad, sizes, logarithm)
+    settled: float = 1e-4  # steps below which the fit stands still ...
+    nearly_settled: float = 1e-3  # ... and below which it does to see whether there is another scale
+    damping: float = 1e-9  # of a step, as a share of the information
+    slides: float = 1e-4  # share of the largest information below which nothing holds a direction ...
+    leans: float = 0.1  # ... and how much of it may be a change of scale
+    patch: float = 8.0  # spacings: side of the cubes within which errors agree
+    correlated: float = 2.5  # how many times as large as patches that err apart say the deviation is
+    discretised: float = 0.001  # the least deviation that samples of a surface leave
+    noticed: float = (
+        0.04  # logarithm of a factor from which an answer at the scale of the input is not one to act on ...
+    )
+    deviations: float = 2.0  # ... if it is so many standard deviations
+    doubtful: float = 0.5  # most that such an answer is believed
+    step: float = 1.15  # ratio of the scales that are tried ...
+    span: float = 2.0  # ... about the one at which both clouds are of one size, as far as this
+    widest: float = 1.4  # by how much a fit may leave the scale that it began at
+    same: float = 1.03  # ratio within which two scales are one
+    named: float = 1.02  # how near a scale is to a ratio of units that is told
+
+
+@dataclass(frozen=True)
 class JudgeSettings:
     """From evidence to a status."""
 
@@ -318,6 +345,7 @@ class Settings:
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
     initial: InitialSettings = field(default_factory=InitialSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:

@@ -127,6 +127,7 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert standin.calls[0] == {
         **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
         **{"drop_invalid": False, "source_origin": None, "target_origin": None, "timeout": None},
+        "estimate_scale": False,
     }
     assert standin.loaded == ["default", "default"] and standin.changes == []
 

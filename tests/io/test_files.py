@@ -1112,6 +1112,20 @@ def _matrix(**entries: Any) -> np.ndarray:
     return matrix
 
 
+def test_similarities_are_written_and_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    similarity = MOTION @ np.diag([0.0254, 0.0254, 0.0254, 1.0])
+    for name in ("T.txt", "T.npy", "T.json"):
+        write_transform(tmp_path / name, similarity)
+        np.testing.assert_array_equal(read_transform(tmp_path / name, similar=True), similarity)
+        with pytest.raises(InvalidTransform, match=r"scale 0\.0254"):
+            read_transform(tmp_path / name)
+    write_transform(tmp_path / "T.txt", MOTION)
+    np.testing.assert_array_equal(read_transform(tmp_path / "T.txt", similar=True), MOTION)
+    np.savetxt(tmp_path / "flat.txt", np.diag([1.0, 1.0, 0.0, 1.0]))
+    with pytest.raises(InvalidTransform):
+        read_transform(tmp_path / "flat.txt", similar=True)
+
+
 @pytest.mark.parametrize(
     ("matrix", "words"),
     [
@@ -1133,7 +1147,7 @@ def test_matrices_that_are_no_motion(tmp_path: Path, matrix: np.ndarray, words: 
         with pytest.raises(InvalidTransform, match=words) as caught:
             read_transform(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-    if matrix.shape == (4, 4):
+    if matrix.shape == (4, 4) and words != "scale 2":
         with pytest.raises(InvalidTransform, match=words):
             write_transform(tmp_path / "out.txt", matrix)
         assert not (tmp_path / "out.txt").exists()
