@@ -54,6 +54,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "agree",
             "refine",
             "rank",
+            "sandwich",
             "uncertainty",
             "stretch",
             "polish",

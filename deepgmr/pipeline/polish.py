@@ -10,11 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.refine import descend, matches, moved, pull
+from deepgmr.pipeline.sandwich import cross, spread
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
-from deepgmr.pipeline.uncertainty import Uncertainty, cross, observe
-
-_MEDIAN_OF_ONE, _MEDIAN_OF_TWO = 0.4549, 1.3863  # medians of chi-squared variables of one and of two dimensions
+from deepgmr.pipeline.uncertainty import Uncertainty, observe
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +94,8 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         cosine = np.einsum("ij,ij->i", m, n)
         m, cosine = np.where(cosine[:, None] < 0, -m, m), np.abs(cosine).clip(max=1.0)
         residual, middle = x - y, m + n
-        across = np.einsum("ij,ij->i", residual, middle) ** 2 / (2 + 2 * cosine)
-        along = np.einsum("ij,ij->i", residual, residual) - across
-        ratio = _MEDIAN_OF_TWO * np.median(across) / (_MEDIAN_OF_ONE * max(np.median(along), 1e-30))
-        a = 1 - float(np.clip(settings.thickness * ratio, settings.thinnest, 1.0))
+        across, along = spread(residual, m, n)
+        a = 1 - float(np.clip(settings.thickness * across / along, settings.thinnest, 1.0))
         # S^-1 = I / 2 + p (m + n)(m + n)^T + q (m - n)(m - n)^T
         p, q = (np.sqrt(a / (8 - 4 * a * (1 + sign * cosine)))[:, None] for sign in (1, -1))
         centre = x.mean(axis=0)
@@ -106,9 +103,9 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         directions = p * middle, q * (m - n)
         jacobian = np.concatenate([np.hstack([cross(arm, each), each]) for each in directions])  # (2 matches, 6)
         errors = np.concatenate([np.einsum("ij,ij->i", residual, each) for each in directions])
-        spread = arm.T @ arm
+        scatter = arm.T @ arm
         information = jacobian.T @ jacobian  # and of the I / 2, for which the arms add up to zero:
-        information[:3, :3] += (np.trace(spread) * np.eye(3) - spread) / 2
+        information[:3, :3] += (np.trace(scatter) * np.eye(3) - scatter) / 2
         information[3:, 3:] += len(x) * np.eye(3) / 2
         slope = jacobian.T @ errors + np.concatenate([cross(arm, residual).sum(0), residual.sum(0)]) / 2
         damping = settings.free * np.trace(information) * np.eye(6)

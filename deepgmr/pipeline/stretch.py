@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.procrustes import align_similar
 from deepgmr.pipeline.refine import matches, moved
+from deepgmr.pipeline.sandwich import cross
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, ScaleSettings
-from deepgmr.pipeline.uncertainty import cross
 
 _FEWEST = 10  # matches
 _DEVIATION = 1.4826  # standard deviations of a normal variable per median of its size
@@ -113,7 +113,7 @@ def _exact(
 def _observed(
     source: Level, target: Level, matrix: np.ndarray, factor: float, reach: float, settings: ScaleSettings
 ) -> Stretch:
-    """The deviation of the factor by sums over patches, within which errors agree: `uncertainty._sandwich`, in short."""
+    """The deviation of the factor by sums over patches, within which errors agree: `sandwich.sandwich`, in short."""
     terms = _terms(source, target, matrix, factor, reach)
     if terms is None:
         return Stretch(matrix, factor, math.inf, np.zeros(6))

@@ -64,12 +64,18 @@ def test_the_profile_accounts_for_all_of_the_time(suite: PairSuite, tmp_path: Pa
 
 
 def test_the_covariance_is_held_against_errors_that_are_known(tmp_path: Path) -> None:
-    rows = covariance.summary("kind", [(2.0, False), (12.0, True), (13.0, False), None])
-    assert rows == {"kind": "kind", "pairs": 4, "right": 3} | {
+    answers = [
+        covariance.Found(2.0, False, False),
+        covariance.Found(12.0, True, False),
+        covariance.Found(13.0, False, False),
+    ]
+    rows = covariance.summary("kind", [*answers, covariance.Found(500.0, False, True), None])
+    assert rows == {"kind": "kind", "pairs": 5, "right": 4} | {
         "mean": 9.0,
         "median": 12.0,
         "within 95 %": pytest.approx(2 / 3),
-        "free": pytest.approx(1 / 3),
+        "free": pytest.approx(1 / 4),
+        "elsewhere": pytest.approx(1 / 4),
     }
     assert covariance.summary("none", [None]) == {"kind": "none", "pairs": 1, "right": 0}
     result = covariance.measure(pairs=2, kinds=("resampled",))
@@ -77,6 +83,14 @@ def test_the_covariance_is_held_against_errors_that_are_known(tmp_path: Path) ->
     assert row["right"] == 2 and 0 < row["median"] < 100
     assert covariance.merged([result, result])["kinds"] == [row, row]
     assert "| resampled | 2 | 2 |" in returned(covariance, result, tmp_path)
+
+
+def test_to_slide_along_a_surface_is_not_to_be_elsewhere() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (2000, 3)) * [1, 1, 0]
+    along, across = np.eye(4), np.eye(4)
+    along[0, 3] = across[2, 3] = 0.1
+    assert not covariance.elsewhere(points, along, np.eye(4)) and covariance.elsewhere(points, across, np.eye(4))
+    assert not covariance.elsewhere(points, across, across)
 
 
 def test_the_errors_are_those_of_the_covariance_that_is_stated() -> None:
