@@ -138,8 +138,7 @@ def common(places: np.ndarray, height: np.ndarray, spacing: float, settings: Pol
     between = float(np.sqrt(max(np.mean(mean[full] ** 2 - within / count[full]), 0.0)))
     if between == 0:
         return 0.0
-    plain = min(1.0, between / (settings.plainly * height.std()))
-    return settings.bent * between * plain * min(1.0, plain * between / (settings.bent_by * spacing)) ** 4
+    return settings.bent * between * min(1.0, between / (settings.plainly * height.std()))
 
 
 def inverted(bread: np.ndarray, held: np.ndarray) -> np.ndarray:

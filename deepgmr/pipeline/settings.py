@@ -269,8 +269,7 @@ class PolishSettings:
     bent_members: int = 5  # ... of so many matches at least, ...
     bent_patches: int = 8  # ... if there are so many of them
     bent: float = 2.3  # by how many times as much they may be moved as a whole ...
-    plainly: float = 0.3  # ... if it is so large a share of all that they lie apart ...
-    bent_by: float = 0.155  # ... and so many spacings; the fourth power of it, if less
+    plainly: float = 0.3  # ... if it is so large a share of all that they lie apart
     rounding: float = 1e-7  # sizes: the least standard deviation, that of single precision
 
 
