@@ -102,6 +102,7 @@ class Evidence:
     # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
     stray: float = 0.0
     scale: float = 1.0  # so many times as large the source would fit better; 1 where that is not plain
+    freedom: float = 1.0  # so many times as much room there was to be wrong in: the scale was in question, too
 
 
 def weigh(
@@ -198,7 +199,8 @@ class Confidence:
         """
         values = features(evidence, settings)
         logit = self.intercept + sum(self.weights[name] * values[name] for name in FEATURES)
-        return min(logistic(logit), ceiling(evidence))
+        doubt = 1 - min(logistic(logit), ceiling(evidence))
+        return 1 - min(evidence.freedom * doubt, 1.0)
 
 
 def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -> tuple[Status, float]:
