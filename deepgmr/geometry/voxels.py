@@ -79,7 +79,7 @@ class Heaps:
         places, unit = (self.sums, self.step) if self.single else (self.means, 1.0)
         return np.concatenate([keys(places[rows].T * (unit / size)) for rows in blocks(len(self))])
 
-    @property
+    @cached_property
     def finest_size(self) -> float:
         """The least size of cells whose places fit a key; points nearer to one another count as one."""
         if self.single:

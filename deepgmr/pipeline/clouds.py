@@ -100,6 +100,18 @@ def check_units(ratio: float, settings: JudgeSettings) -> None:
         )
 
 
+def check_reach(sizes: tuple[float, float], settings: JudgeSettings) -> None:
+    """Raise `InvalidCloud` if one of two clouds vanishes beside the other, by their `Scan.size`: what lies far off counts."""
+    ratio = sizes[0] / sizes[1]
+    if max(ratio, 1 / ratio) > settings.vanishing:
+        role = ROLES[0] if ratio > 1 else ROLES[1]
+        raise InvalidCloud(
+            f"{role}: some of its points lie {max(ratio, 1 / ratio):.2g} times as far out as those of the other cloud reach; "
+            "leave them out",
+            role=role,
+        )
+
+
 def unit_ratios() -> Iterator[float]:
     """What lengths are multiplied by where their unit is taken for another; one first."""
     yield 1.0
@@ -144,10 +156,11 @@ def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | No
     if largest > float(np.finfo(np.float32).max):
         return None
     step = float(np.spacing(np.float32(largest)))
-    if step < _FINE * radius or (
-        points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points))
-    ):
+    if step < _FINE * radius:
         return None
+    with np.errstate(over="ignore"):  # of points that lie far outside
+        if points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points)):
+            return None
     if not any((np.rint(block) != block).any() for block in (part * (0.5 / step) for part in _doubles(points))):
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.

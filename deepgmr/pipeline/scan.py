@@ -357,8 +357,11 @@ class Pair:
         return source, target
 
     def _level(self, scan: Scan, step: int | None) -> Level:
-        if step is not None and scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
-            step = scan.rung_for(scan.settings.most)  # it all but vanishes in the voxels of a partner so much larger
+        if step is None:
+            return scan.level(step, self.scale)
+        too_fine = step < rung(scan.heaps.finest_size)  # for the numbers of cells, of a partner so much smaller
+        if too_fine or scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
+            step = scan.rung_for(scan.settings.most)  # or it all but vanishes in the voxels of one so much larger
         return scan.level(step, self.scale)
 
     def enter(self, matrix: np.ndarray) -> RigidTransform:
