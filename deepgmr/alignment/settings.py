@@ -1,0 +1,51 @@
+"""Every number that decides how many scans are put together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deepgmr.errors import InvalidConfig
+from deepgmr.plain import from_plain, to_plain
+
+_SHARES = ("least", "sure", "chance", "meeting")
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Lengths are in sizes of the scans, the median over all of them."""
+
+    first: int = 4  # the most alike that every scan is tried with at first
+    dozens: int = 40  # scans up to which every pair may be tried ...
+    nearest: int = 12  # ... and of more, the most alike of every scan
+    held: int = 3  # accepted edges from which a scan needs no more
+    sure: float = 0.99  # probability from which two scans need no other way between them
+    meeting: float = 0.3  # share of either of two scans that must meet the other, as placed, for a try to be worth it
+    meets: float = 2.0  # spacings within which it does ...
+    sketch: int = 300  # ... of so many components
+    a_round: int = 2  # pairs that a scan is tried in, a round ...
+    rounds: int = 30  # ... of so many at most
+    harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts
+    least: float = 0.5  # probability from which two parts are one
+    chance: float = 0.2  # probability that an answer which is wrong agrees with others that are, where shapes repeat
+    widened: float = 3.0  # times the standard deviations of an answer that it may be off by ...
+    floor_degrees: float = 0.2  # ... and these beside them ...
+    floor: float = 0.004  # ... lengths
+    surest: float = 0.99  # most that one answer is believed
+    starts: int = 8  # trees, the likeliest and others drawn, from which the best is sought
+    sweeps: int = 10  # over the edges of a tree, at most
+    candidates: int = 64  # places of a part that are weighed at a time
+    iterations: int = 50  # of the pose graph
+    robust: float = 3.0  # deviations from which an edge counts for less there
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            most = 1.0 if name in _SHARES or name == "surest" else math.inf
+            if not math.isfinite(value) or value < 0 or value > most or (value == 0 and name != "harder"):
+                upper = " and at most 1" if most == 1.0 else ""
+                raise InvalidConfig(f"`alignment.{name}` must be a finite number above 0{upper}, got {value}")
+
+    def replace(self, **changes: Any) -> AlignmentSettings:
+        """Other settings. Raises `InvalidConfig` for an unknown name or a value of another type."""
+        return from_plain(AlignmentSettings, to_plain(self) | changes, where="alignment.")

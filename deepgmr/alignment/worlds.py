@@ -1,0 +1,168 @@
+"""Which answers are right: the forest that most of them agree with, and the probability of every tie in it.
+
+Every answer is right with its odds, or else says nothing of the true motion: then it agrees with others as little as any
+motion drawn from all that are possible, or, where shapes repeat, by a chance that is a setting. So two parts that one
+answer ties have that answer's confidence, answers that agree lift one another, and those that contradict share what there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepgmr.alignment.forest import Forest, Table
+from deepgmr.alignment.settings import AlignmentSettings
+
+_SPACE = 8 * math.pi**2 * 4 / 3 * math.pi  # volume of all turns, times that of a ball
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What is believed."""
+
+    forest: Forest
+    probability: dict[int, float]  # of every row of the forest: that it puts the parts that it ties where they belong
+    path: np.ndarray  # (V, V) that two scans lie right to one another; zero in different components
+
+    @property
+    def components(self) -> list[list[int]]:
+        """The scans of every tree, rising; the largest first, those as large by their first scan."""
+        found: dict[int, list[int]] = {}
+        for scan, root in enumerate(self.forest.tree.tolist()):
+            found.setdefault(root, []).append(scan)
+        return sorted(found.values(), key=lambda each: (-len(each), each[0]))
+
+
+def likeliest(table: Table, size: float, settings: AlignmentSettings, *, starts: int, seed: int = 0) -> World:
+    """The best of several forests, each improved tie by tie until none can be; ties less likely than `least` are cut.
+
+    The first start is the tree of the surest answers, the others are drawn. Lengths are told in `size`.
+    """
+    rng, keys = np.random.default_rng(seed), np.log(table.odds)
+    best = _improved(Forest.grown(table, keys), size, settings)
+    if len(table) > len(best.rows):  # there are others
+        most = _score(best, size, settings)
+        for _ in range(starts - 1):
+            forest = _improved(Forest.grown(table, keys + rng.gumbel(size=len(keys))), size, settings)
+            if (score := _score(forest, size, settings)) > most + 1e-9:
+                best, most = forest, score
+    while True:
+        probability = {row: _weighed(best, row, size, settings).probability for row in best.rows}
+        weak = {row for row, likely in probability.items() if likely < settings.least}
+        if not weak:
+            return World(best, probability, best.along(probability))
+        best = best.without(weak)
+
+
+def agreement(forest: Forest, size: float) -> np.ndarray:
+    """(H,) the log of how much likelier a right answer than any other is to lie as far from the forest as a row does.
+
+    Minus infinity between trees.
+    """
+    table = forest.table
+    off = np.linalg.inv(table.motion) @ forest.between(table.first, table.second)
+    turn, shift = (each[table.first, table.second] for each in (forest.turn, forest.shift))
+    inside = np.isfinite(turn)
+    turn, shift = (np.where(inside, each, 1.0) for each in (turn, shift))
+    ratio = _ratio(_angle(off), np.linalg.norm(off[:, :3, 3], axis=1), turn + table.turn, shift + table.shift, size)
+    return np.where(inside, ratio, -np.inf)
+
+
+def _improved(forest: Forest, size: float, settings: AlignmentSettings) -> Forest:
+    for _ in range(settings.sweeps):
+        before = forest.rows
+        for row in before:
+            if row in forest.rows:
+                better = _weighed(forest, row, size, settings).best
+                if better != row:
+                    forest = Forest.of(forest.table, tuple(better if each == row else each for each in forest.rows))
+        if set(forest.rows) == set(before):
+            break
+    return forest
+
+
+def _score(forest: Forest, size: float, settings: AlignmentSettings) -> float:
+    support = np.minimum(agreement(forest, size), -math.log(settings.chance))
+    support[list(forest.rows)] = -math.log(settings.chance)
+    return float(_gain(support[None], forest.table, np.arange(len(forest.table))).sum())
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    best: int  # the row that ties the two parts best; the one that does, if none is better
+    probability: float  # that the parts lie to one another as that says
+
+
+def _weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> _Weighed:
+    """The places of one part of a tree against the rest that answers between them propose, by how many agree with each."""
+    table, side, tree = forest.table, forest.side(row), forest.tree
+    ours = tree[table.first] == tree[table.first[row]]
+    crossing = np.flatnonzero(
+        ours & (tree[table.second] == tree[table.first]) & (side[table.first] != side[table.second])
+    )
+    inward = side[table.second[crossing]]
+    a = np.where(inward, table.first[crossing], table.second[crossing])  # in the rest
+    b = np.where(inward, table.second[crossing], table.first[crossing])  # in the part that is moved
+    motion = np.where(inward[:, None, None], table.motion[crossing], np.linalg.inv(table.motion[crossing]))
+    moves = forest.poses[a] @ motion @ np.linalg.inv(forest.poses[b])  # (K, 4, 4) of the part
+    tried = np.argsort(np.where(crossing == row, -np.inf, -table.odds[crossing]), kind="stable")[: settings.candidates]
+    turned = np.einsum("cij,hij->ch", moves[tried][:, :3, :3], moves[:, :3, :3])
+    angle = np.arccos(np.clip((turned - 1) / 2, -1.0, 1.0))
+    points = forest.poses[b][:, :3, 3]  # (K, 3)
+    there = np.einsum("cij,hj->chi", moves[tried][:, :3, :3], points) + moves[tried][:, None, :3, 3]
+    own = np.einsum("hij,hj->hi", moves[:, :3, :3], points) + moves[:, :3, 3]
+    turn, shift = _variances(forest, crossing, tried, a, b, there)
+    ratio = _ratio(angle, np.linalg.norm(there - own, axis=2), turn, shift, size)
+    ratio[np.arange(len(tried)), tried] = math.inf
+    gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
+    weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
+    first = int(np.flatnonzero(crossing[tried] == row)[0])
+    best = first if weight.max() <= weight[first] + 1e-9 else int(weight.argmax())
+    return _Weighed(int(crossing[tried[best]]), _share(weight, ratio[:, tried] > 0, best))
+
+
+def _variances(
+    forest: Forest, crossing: np.ndarray, tried: np.ndarray, a: np.ndarray, b: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts."""
+    table = forest.table
+    rest, part = np.ix_(a[tried], a), np.ix_(b[tried], b)
+    one = table.turn[crossing[tried]][:, None]
+    turn = forest.turn[rest] + one + forest.turn[part] + table.turn[crossing]
+    arm_rest = ((there - forest.poses[a[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
+    arm_one = ((forest.poses[b][None, :, :3, 3] - forest.poses[b[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
+    shift = forest.shift[rest] + table.shift[crossing[tried]][:, None] + forest.shift[part] + table.shift[crossing]
+    return turn, shift + 2 / 3 * (forest.turn[rest] * arm_rest + one * arm_one)
+
+
+def _gain(support: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
+    """(C,) nats that speak for each of C places, of rows (K,) whose support (C, K) is a log: a bond is right once."""
+    start = np.unique(table.bond[rows], return_index=True)[1]
+    return np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1)).sum(axis=1)
+
+
+def _share(weight: np.ndarray, same: np.ndarray, best: int) -> float:
+    """Of the probability, what the places that are the same as the best one have; the rest is others', or nobody's."""
+    left, others = np.ones(len(weight), dtype=bool), 0.0
+    top = max(float(weight[best]), 0.0)
+    left &= ~(same[best] | same[:, best])
+    left[best] = False
+    while left.any():
+        rival = int(np.flatnonzero(left)[weight[left].argmax()])
+        others += math.exp(min(float(weight[rival]) - top, 50.0))
+        left &= ~(same[rival] | same[:, rival])
+        left[rival] = False
+    own = math.exp(float(weight[best]) - top)
+    return own / (own + others + math.exp(-top))
+
+
+def _ratio(angle: np.ndarray, distance: np.ndarray, turn: np.ndarray, shift: np.ndarray, size: float) -> np.ndarray:
+    """The log density of a right answer over that of any motion in the space of a scan."""
+    right = -3 * math.log(2 * math.pi) - 1.5 * np.log(turn * shift) - (angle**2 / turn + distance**2 / shift) / 2
+    return right + math.log(_SPACE * size**3)
+
+
+def _angle(motions: np.ndarray) -> np.ndarray:
+    return np.arccos(np.clip((np.trace(motions[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0))
