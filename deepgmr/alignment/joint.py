@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ def align(
     prepared = _prepared(scans, registrar, seed, drop_invalid, told)
     order = sorted(range(len(prepared)), key=lambda each: Given.of("scan", prepared[each], {}, copied=False).key)
     ordered = [prepared[each] for each in order]  # so that nothing hangs on the order in which they came
-    tries = _Tries(ordered, registrar, settings, workers, len(ordered) ** 2 if budget is None else budget, told)
-    looks = np.array([look_of(scan, registrar.settings.propose) for scan in ordered])
+    tries = _Tries(ordered, registrar, settings, workers, 2 * len(ordered) ** 2 if budget is None else budget, told)
+    looks = np.array([look_of(copy(scan), registrar.settings.propose) for scan in ordered])
     plan = Plan(ordered, np.array([likeness(look, looks) for look in looks]), settings)
 
     pairs, hard = plan.first(), False
@@ -103,10 +104,11 @@ class _Tries:
         self.left -= len(pairs)
         registrar = self.registrar if hard else self.quick
         workers = max(1, min(self.workers, len(pairs) // (1 if hard else _WORTH)))
-        jobs = [(self.scans[second], self.scans[first]) for first, second in pairs]
-        for done, (number, answer) in enumerate(registrar.iter_batch(jobs, workers=workers)):
+        # copies, which keep nothing: what is derived from a scan lives as long as the batch holds on to it
+        jobs = ((copy(self.scans[second]), copy(self.scans[first])) for first, second in pairs)
+        for done, (number, answer) in enumerate(registrar.iter_batch(jobs, workers=workers), start=1):
             self.answers[pairs[number]] = answer
-            self.told(f"registering {len(self.answers)} pairs", 0.1 + 0.8 * (done + 1) / len(jobs))
+            self.told(f"registering {len(self.answers)} pairs", 0.1 + 0.8 * done / len(pairs))
         return pairs
 
     def confidence(self, pair: tuple[int, int]) -> float:

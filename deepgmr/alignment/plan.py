@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,10 @@ class Plan:
     tried: set[tuple[int, int]] = field(default_factory=set)
     harder: Counter[int] = field(default_factory=Counter)  # how often a scan was searched with every look
     searched: set[tuple[int, int]] = field(default_factory=set)  # pairs that were
+
+    def __post_init__(self) -> None:
+        self._sketches = [copy(scan).level(scan.rung_for(self.settings.sketch), 1.0) for scan in self.scans]
+        self._reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in self._sketches]
 
     def first(self) -> Pairs:
         """Every scan with those most like it."""
@@ -90,8 +95,7 @@ class Plan:
         """The share of either scan that meets the other as they are placed, where trying them would say more."""
         found = {}
         few = accepted < self.settings.held
-        sketches = [_sketch(scan, self.settings.sketch) for scan in self.scans]
-        reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in sketches]
+        sketches, reach = self._sketches, self._reach
         for first, second in zip(*np.nonzero(np.triu(path > 0, 1)), strict=True):
             pair = int(first), int(second)
             if pair in self.tried or not (path[pair] < self.settings.sure or few[first] or few[second]):
@@ -106,11 +110,6 @@ class Plan:
             if share >= self.settings.meeting:
                 found[pair] = share
         return found
-
-
-def _sketch(scan: Scan, components: int) -> Level:
-    """A few components about the scan's own centre, input units."""
-    return scan.level(scan.rung_for(components), 1.0)
 
 
 def _share(moved: Level, still: Level, motion: np.ndarray, meets: float) -> float:
