@@ -36,7 +36,8 @@ def bond(
     first: int, second: int, scans: tuple[Scan, Scan], answer: Registration, size: float, settings: AlignmentSettings
 ) -> Bond:
     """Of the answer that put the second of two scans onto the first; `size` is the unit of lengths."""
-    motions = [answer.target_from_source, *(other.target_from_source for other in answer.alternatives)]
+    others = answer.alternatives[: settings.alternatives]
+    motions = [answer.target_from_source, *(other.target_from_source for other in others)]
     own = answer.covariance_about(_moved(motions[0], scans[1].origin))
     units = np.repeat([_WIDEST, _WIDEST * size], 3)
     values, vectors = np.linalg.eigh(own / np.outer(units, units))
@@ -50,7 +51,7 @@ def bond(
         first=first,
         second=second,
         motions=centred,
-        odds=odds(answer, settings),
+        odds=odds(answer, settings)[: len(motions)],
         covariance=right_from_left(own, turned),
         turn=settings.widened**2 * turn + math.radians(settings.floor_degrees) ** 2,
         shift=settings.widened**2 * shift + (settings.floor * size) ** 2,

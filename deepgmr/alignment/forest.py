@@ -8,7 +8,7 @@ import numpy as np
 
 from deepgmr.alignment.bonds import Bond
 
-_LEVER = 2 / 3  # of a squared arm: what a turn about any axis moves a coordinate
+LEVER = 2 / 3  # of a squared arm: what a turn about any axis moves a coordinate
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Forest:
                 for there, row, forward in near[here]:
                     if tree[there] >= 0:
                         continue
-                    motion = table.motion[row] if forward else np.linalg.inv(table.motion[row])
+                    motion = table.motion[row] if forward else inverse(table.motion[row])
                     poses[there] = poses[here] @ motion
                     place, variance = poses[here][:3, 3], table.turn[row]
                     turn[met, there] = turn[there, met] = turn[met, here] + variance
@@ -96,7 +96,7 @@ class Forest:
         x = poses[:, :3, 3]
         with np.errstate(invalid="ignore"):
             arms = turn * (x**2).sum(axis=1) - 2 * np.einsum("ijk,jk->ij", moment, x) + square
-        shift = shift + _LEVER * np.where(np.isfinite(arms), np.maximum(arms, 0.0), np.inf)
+        shift = shift + LEVER * np.where(np.isfinite(arms), np.maximum(arms, 0.0), np.inf)
         return cls(table, rows, poses, tree, turn, shift)
 
     def side(self, row: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class Forest:
 
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(K, 4, 4) the motions first from second of scans in one tree."""
-        return np.linalg.inv(self.poses[first]) @ self.poses[second]
+        return inverse(self.poses[first]) @ self.poses[second]
 
     def along(self, probability: dict[int, float]) -> np.ndarray:
         """(V, V) the product of a number of every row, over those between two scans; zero between trees."""
@@ -129,6 +129,14 @@ class Forest:
                         met.append(there)
                         ahead.append(there)
         return product
+
+
+def inverse(motions: np.ndarray) -> np.ndarray:
+    """Of rigid motions (*B, 4, 4)."""
+    back = motions.copy()
+    back[..., :3, :3] = motions[..., :3, :3].swapaxes(-1, -2)
+    back[..., :3, 3:] = -back[..., :3, :3] @ motions[..., :3, 3:]
+    return back
 
 
 def neighbours(table: Table, rows: tuple[int, ...] | list[int]) -> list[list[tuple[int, int, bool]]]:

@@ -13,11 +13,10 @@ import numpy as np
 
 from deepgmr.alignment.answer import Alignment
 from deepgmr.alignment.bonds import Bond, bond
-from deepgmr.alignment.forest import Table
 from deepgmr.alignment.plan import Pairs, Plan
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.solved import accepted, solved
-from deepgmr.alignment.worlds import World, likeliest
+from deepgmr.alignment.settled import World, believed
+from deepgmr.alignment.solved import solved
 from deepgmr.errors import Cancelled, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
 from deepgmr.pipeline.answer import Failure, Registration
 from deepgmr.pipeline.jobs import Given
@@ -72,14 +71,13 @@ def align(
         plan.tried.update(tries.made(pairs, hard))
         world = tries.world(starts=1, seed=seed)
         told(f"{len(world.components[0])} of {len(ordered)} scans in one frame", 0.9)
-        path, poses, counts = world.path, world.forest.poses, accepted(world, tries.bonds, tries.size).counts
-        pairs, hard = plan.more(path, counts, poses), False  # what may be seen at a glance
+        pairs, hard = plan.more(world.path, world.counts, world.forest.poses), False  # what may be seen at a glance
         if not pairs:  # and then what may be with every look
-            pairs, hard = plan.again(path, {pair: tries.confidence(pair) for pair in plan.tried}), True
+            pairs, hard = plan.again(world.path, {pair: tries.confidence(pair) for pair in plan.tried}), True
         if not pairs or tries.left <= 0:
             break
     world = tries.world(starts=settings.starts, seed=seed)
-    return solved(world, tries.bonds, tries.answers, ordered, order, tries.size, settings)
+    return solved(world, tries.answers, ordered, order, settings)
 
 
 @dataclass(eq=False)
@@ -124,8 +122,7 @@ class _Tries:
         ]
 
     def world(self, *, starts: int, seed: int) -> World:
-        table = Table.of(self.bonds, len(self.scans))
-        return likeliest(table, self.size, self.settings, starts=starts, seed=seed)
+        return believed(self.bonds, len(self.scans), self.size, self.settings, starts=starts, seed=seed)
 
 
 @dataclass(eq=False)

@@ -9,7 +9,8 @@ from typing import Any
 from deepgmr.errors import InvalidConfig
 from deepgmr.plain import from_plain, to_plain
 
-_SHARES = ("least", "sure", "chance", "meeting")
+_SHARES = ("least", "sure", "surest", "certain", "chance", "meeting")
+_MAY_BE_ZERO = ("harder", "alternatives")
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,31 @@ class AlignmentSettings:
     harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts
     least: float = 0.5  # probability from which two parts are one
     chance: float = 0.2  # probability that an answer which is wrong agrees with others that are, where shapes repeat
-    widened: float = 3.0  # times the standard deviations of an answer that it may be off by ...
+    alternatives: int = 3  # of an answer that are considered
+    beyond: float = (
+        22.5  # squared deviations, of six numbers, from which motions do not agree: one right one in a thousand
+    )
+    widened: float = 2.0  # times the standard deviations of an answer that it may be off by ...
     floor_degrees: float = 0.2  # ... and these beside them ...
     floor: float = 0.004  # ... lengths
     surest: float = 0.99  # most that one answer is believed
-    starts: int = 8  # trees, the likeliest and others drawn, from which the best is sought
-    sweeps: int = 10  # over the edges of a tree, at most
+    certain: float = 0.9999  # probability from which a tie is not looked at again
+    starts: int = 4  # trees, the likeliest and others drawn, from which the best is sought
+    sweeps: int = 20  # over the edges of a tree, at most
     candidates: int = 64  # places of a part that are weighed at a time
+    settlings: int = 4  # times that poses are fitted to what agrees with them
     iterations: int = 50  # of the pose graph
     robust: float = 3.0  # deviations from which an edge counts for less there
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             most = 1.0 if name in _SHARES or name == "surest" else math.inf
-            if not math.isfinite(value) or value < 0 or value > most or (value == 0 and name != "harder"):
+            if (
+                not math.isfinite(value)
+                or value < 0
+                or value > most
+                or (value == 0 and name not in ("harder", "alternatives"))
+            ):
                 upper = " and at most 1" if most == 1.0 else ""
                 raise InvalidConfig(f"`alignment.{name}` must be a finite number above 0{upper}, got {value}")
 

@@ -1,4 +1,4 @@
-"""Which answers are right: the forest that most of them agree with, and the probability of every tie in it.
+"""Which answers are right: the forest that most of them agree with, and how probable every tie in it is.
 
 Every answer is right with its odds, or else says nothing of the true motion: then it agrees with others as little as any
 motion drawn from all that are possible, or, where shapes repeat, by a chance that is a setting. So two parts that one
@@ -12,90 +12,60 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepgmr.alignment.forest import Forest, Table
+from deepgmr.alignment.forest import LEVER, Forest, Table, inverse
 from deepgmr.alignment.settings import AlignmentSettings
 
 _SPACE = 8 * math.pi**2 * 4 / 3 * math.pi  # volume of all turns, times that of a ball
 
 
-@dataclass(frozen=True, eq=False)
-class World:
-    """What is believed."""
-
-    forest: Forest
-    probability: dict[int, float]  # of every row of the forest: that it puts the parts that it ties where they belong
-    path: np.ndarray  # (V, V) that two scans lie right to one another; zero in different components
-
-    @property
-    def components(self) -> list[list[int]]:
-        """The scans of every tree, rising; the largest first, those as large by their first scan."""
-        found: dict[int, list[int]] = {}
-        for scan, root in enumerate(self.forest.tree.tolist()):
-            found.setdefault(root, []).append(scan)
-        return sorted(found.values(), key=lambda each: (-len(each), each[0]))
-
-
-def likeliest(table: Table, size: float, settings: AlignmentSettings, *, starts: int, seed: int = 0) -> World:
-    """The best of several forests, each improved tie by tie until none can be; ties less likely than `least` are cut.
-
-    The first start is the tree of the surest answers, the others are drawn. Lengths are told in `size`.
-    """
-    rng, keys = np.random.default_rng(seed), np.log(table.odds)
-    best = _improved(Forest.grown(table, keys), size, settings)
-    if len(table) > len(best.rows):  # there are others
-        most = _score(best, size, settings)
-        for _ in range(starts - 1):
-            forest = _improved(Forest.grown(table, keys + rng.gumbel(size=len(keys))), size, settings)
-            if (score := _score(forest, size, settings)) > most + 1e-9:
-                best, most = forest, score
-    while True:
-        probability = {row: _weighed(best, row, size, settings).probability for row in best.rows}
-        weak = {row for row, likely in probability.items() if likely < settings.least}
-        if not weak:
-            return World(best, probability, best.along(probability))
-        best = best.without(weak)
-
-
-def agreement(forest: Forest, size: float) -> np.ndarray:
+def agreement(forest: Forest, size: float, settings: AlignmentSettings) -> np.ndarray:
     """(H,) the log of how much likelier a right answer than any other is to lie as far from the forest as a row does.
 
     Minus infinity between trees.
     """
     table = forest.table
-    off = np.linalg.inv(table.motion) @ forest.between(table.first, table.second)
+    off = inverse(table.motion) @ forest.between(table.first, table.second)
     turn, shift = (each[table.first, table.second] for each in (forest.turn, forest.shift))
     inside = np.isfinite(turn)
-    turn, shift = (np.where(inside, each, 1.0) for each in (turn, shift))
-    ratio = _ratio(_angle(off), np.linalg.norm(off[:, :3, 3], axis=1), turn + table.turn, shift + table.shift, size)
+    turn, shift = np.where(inside, turn, 1.0) + table.turn, np.where(inside, shift, 1.0) + table.shift
+    ratio = _ratio(_angle(off), np.linalg.norm(off[:, :3, 3], axis=1), turn, shift, size, settings)
     return np.where(inside, ratio, -np.inf)
 
 
-def _improved(forest: Forest, size: float, settings: AlignmentSettings) -> Forest:
+def improved(forest: Forest, size: float, settings: AlignmentSettings) -> Forest:
+    """Ties that are all but certain are not looked at again before all others stand."""
+    certain: set[int] = set()
     for _ in range(settings.sweeps):
-        before = forest.rows
+        before, all_of_them = forest.rows, not certain
         for row in before:
-            if row in forest.rows:
-                better = _weighed(forest, row, size, settings).best
-                if better != row:
-                    forest = Forest.of(forest.table, tuple(better if each == row else each for each in forest.rows))
-        if set(forest.rows) == set(before):
-            break
+            if row in forest.rows and row not in certain:
+                found = weighed(forest, row, size, settings)
+                if found.best != row:
+                    forest = Forest.of(forest.table, tuple(found.best if each == row else each for each in forest.rows))
+                if found.probability > settings.certain:
+                    certain.add(found.best)
+        if forest.rows == before:
+            if all_of_them:
+                break
+            certain.clear()
     return forest
 
 
-def _score(forest: Forest, size: float, settings: AlignmentSettings) -> float:
-    support = np.minimum(agreement(forest, size), -math.log(settings.chance))
-    support[list(forest.rows)] = -math.log(settings.chance)
-    return float(_gain(support[None], forest.table, np.arange(len(forest.table))).sum())
+def score(forest: Forest, size: float, settings: AlignmentSettings) -> float:
+    """Nats that speak for a forest: of the answers that agree with where it puts the scans."""
+    if not len(forest.table):
+        return 0.0
+    support = np.minimum(agreement(forest, size, settings), -math.log(settings.chance))
+    return float(_gain(support[None], forest.table, np.arange(len(forest.table)))[0])
 
 
 @dataclass(frozen=True)
-class _Weighed:
+class Weighed:
     best: int  # the row that ties the two parts best; the one that does, if none is better
     probability: float  # that the parts lie to one another as that says
 
 
-def _weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> _Weighed:
+def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> Weighed:
     """The places of one part of a tree against the rest that answers between them propose, by how many agree with each."""
     table, side, tree = forest.table, forest.side(row), forest.tree
     ours = tree[table.first] == tree[table.first[row]]
@@ -105,22 +75,23 @@ def _weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings)
     inward = side[table.second[crossing]]
     a = np.where(inward, table.first[crossing], table.second[crossing])  # in the rest
     b = np.where(inward, table.second[crossing], table.first[crossing])  # in the part that is moved
-    motion = np.where(inward[:, None, None], table.motion[crossing], np.linalg.inv(table.motion[crossing]))
-    moves = forest.poses[a] @ motion @ np.linalg.inv(forest.poses[b])  # (K, 4, 4) of the part
+    motion = np.where(inward[:, None, None], table.motion[crossing], inverse(table.motion[crossing]))
+    moves = forest.poses[a] @ motion @ inverse(forest.poses[b])  # (K, 4, 4) of the part
     tried = np.argsort(np.where(crossing == row, -np.inf, -table.odds[crossing]), kind="stable")[: settings.candidates]
-    turned = np.einsum("cij,hij->ch", moves[tried][:, :3, :3], moves[:, :3, :3])
+    turns, steps = moves[:, :3, :3], moves[:, :3, 3]
+    turned = turns[tried].reshape(-1, 9) @ turns.reshape(-1, 9).T  # traces of the turns between them
     angle = np.arccos(np.clip((turned - 1) / 2, -1.0, 1.0))
     points = forest.poses[b][:, :3, 3]  # (K, 3)
-    there = np.einsum("cij,hj->chi", moves[tried][:, :3, :3], points) + moves[tried][:, None, :3, 3]
-    own = np.einsum("hij,hj->hi", moves[:, :3, :3], points) + moves[:, :3, 3]
+    there = points @ turns[tried].swapaxes(1, 2) + steps[tried][:, None]  # (C, K, 3)
+    own = (turns @ points[:, :, None])[:, :, 0] + steps
     turn, shift = _variances(forest, crossing, tried, a, b, there)
-    ratio = _ratio(angle, np.linalg.norm(there - own, axis=2), turn, shift, size)
+    ratio = _ratio(angle, np.linalg.norm(there - own, axis=2), turn, shift, size, settings)
     ratio[np.arange(len(tried)), tried] = math.inf
     gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
     weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
     first = int(np.flatnonzero(crossing[tried] == row)[0])
     best = first if weight.max() <= weight[first] + 1e-9 else int(weight.argmax())
-    return _Weighed(int(crossing[tried[best]]), _share(weight, ratio[:, tried] > 0, best))
+    return Weighed(int(crossing[tried[best]]), _share(weight, ratio[:, tried] > 0, best))
 
 
 def _variances(
@@ -134,7 +105,7 @@ def _variances(
     arm_rest = ((there - forest.poses[a[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
     arm_one = ((forest.poses[b][None, :, :3, 3] - forest.poses[b[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
     shift = forest.shift[rest] + table.shift[crossing[tried]][:, None] + forest.shift[part] + table.shift[crossing]
-    return turn, shift + 2 / 3 * (forest.turn[rest] * arm_rest + one * arm_one)
+    return turn, shift + LEVER * (forest.turn[rest] * arm_rest + one * arm_one)
 
 
 def _gain(support: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
@@ -158,10 +129,18 @@ def _share(weight: np.ndarray, same: np.ndarray, best: int) -> float:
     return own / (own + others + math.exp(-top))
 
 
-def _ratio(angle: np.ndarray, distance: np.ndarray, turn: np.ndarray, shift: np.ndarray, size: float) -> np.ndarray:
-    """The log density of a right answer over that of any motion in the space of a scan."""
-    right = -3 * math.log(2 * math.pi) - 1.5 * np.log(turn * shift) - (angle**2 / turn + distance**2 / shift) / 2
-    return right + math.log(_SPACE * size**3)
+def _ratio(
+    angle: np.ndarray,
+    distance: np.ndarray,
+    turn: np.ndarray,
+    shift: np.ndarray,
+    size: float,
+    settings: AlignmentSettings,
+) -> np.ndarray:
+    """The log density of a right answer over that of any motion in the space of a scan; none `beyond` what it may be off."""
+    off = angle**2 / turn + distance**2 / shift
+    right = -3 * math.log(2 * math.pi) - 1.5 * np.log(turn * shift) - off / 2
+    return np.where(off <= settings.beyond, right + math.log(_SPACE * size**3), -np.inf)
 
 
 def _angle(motions: np.ndarray) -> np.ndarray:
