@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Alignment:
     covariances: np.ndarray
     components: tuple[tuple[int, ...], ...]  # the scans of each, rising; the largest first
     edges: tuple[Link, ...]  # what was tried, by the numbers of the scans
-    centres: np.ndarray  # (N, 3) of the scans, each in its own frame
+    sketches: tuple[np.ndarray, ...]  # (P, 3) a few places of every scan, in its own frame
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -64,6 +65,15 @@ class Alignment:
         if not 0 <= scan < len(self):
             raise InvalidConfig(f"scan must be a number from 0 to {len(self) - 1}, got {scan}")
         return shifted(self.covariances[scan], as_point(point, "point"))
+
+    def report(self, path: Any, *, names: Sequence[str] | None = None) -> None:
+        """Write one HTML page with a picture of the scans where they are, and tables of them and of the edges.
+
+        Raises `InvalidFile` for a path that cannot be written.
+        """
+        from deepgmr.report.aligned import write_aligned
+
+        write_aligned(path, self, names or [f"scan {scan}" for scan in range(len(self))])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it."""

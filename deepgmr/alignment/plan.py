@@ -52,13 +52,14 @@ class Plan:
                 continue
             if pair in meeting:
                 wanted.append((-1.0 - meeting[pair] * (2 - path[pair]), pair))
-            elif path[pair] < self.settings.sure and path[pair] == 0 and self._may_be_tried(*pair):
+            elif path[pair] < self.settings.doubt and self._may_be_tried(*pair):
                 wanted.append((-self.likeness[pair], pair))
         return self._a_round([pair for _, pair in sorted(wanted)])
 
     def again(self, path: np.ndarray, confidence: dict[tuple[int, int], float]) -> Pairs:
-        """Pairs between parts, to be searched with every look: those of which one look said most."""
-        parts = [(-confidence[pair], -self.likeness[pair], pair) for pair in self.tried if path[pair] == 0]
+        """Pairs that may not lie right to one another, to be searched with every look: those of which one look said most."""
+        doubtful = [pair for pair in self.tried if path[pair] < self.settings.doubt]
+        parts = [(-confidence[pair], -self.likeness[pair], pair) for pair in doubtful]
         pairs = [pair for *_, pair in sorted(parts) if pair not in self.searched]
         chosen = []
         for pair in self._a_round(pairs):

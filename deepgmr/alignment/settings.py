@@ -9,7 +9,7 @@ from typing import Any
 from deepgmr.errors import InvalidConfig
 from deepgmr.plain import from_plain, to_plain
 
-_SHARES = ("least", "sure", "surest", "certain", "chance", "meeting")
+_SHARES = ("least", "doubt", "sure", "surest", "certain", "chance", "meeting")
 _MAY_BE_ZERO = ("harder", "alternatives")
 
 
@@ -21,10 +21,12 @@ class AlignmentSettings:
     dozens: int = 40  # scans up to which every pair may be tried ...
     nearest: int = 12  # ... and of more, the most alike of every scan
     held: int = 3  # accepted edges from which a scan needs no more
-    sure: float = 0.99  # probability from which two scans need no other way between them
+    doubt: float = 0.9  # probability below which two scans may as well lie otherwise to one another ...
+    sure: float = 0.99  # ... and from which they need no other way between them
     meeting: float = 0.3  # share of either of two scans that must meet the other, as placed, for a try to be worth it
     meets: float = 2.0  # spacings within which it does ...
     sketch: int = 300  # ... of so many components
+    drawn: int = 3000  # components of a scan that the answer keeps to be drawn
     a_round: int = 2  # pairs that a scan is tried in, a round ...
     rounds: int = 30  # ... of so many at most
     harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts

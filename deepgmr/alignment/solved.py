@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
@@ -28,9 +29,6 @@ def solved(
     count = len(scans)
     poses, covariances = np.tile(np.eye(4), (count, 1, 1)), np.zeros((count, 6, 6))
     confidence, components = np.zeros(count), []
-    centres = np.zeros((count, 3))
-    for inner, outer in enumerate(order):
-        centres[outer] = scans[inner].origin
     for members in world.components:
         members = sorted(members, key=lambda inner: order[inner])  # the first is the frame
         edges = world.edges(members)
@@ -45,7 +43,9 @@ def solved(
         components.append(tuple(order[inner] for inner in members))
     components.sort(key=lambda each: (-len(each), each))
     links = _links(world, answers, order)
-    return Alignment(poses, confidence, covariances, tuple(components), links, centres)
+    drawn = [copy(scan).level(scan.rung_for(settings.drawn), 1.0).points + scan.origin for scan in scans]
+    sketches = tuple(drawn[order.index(outer)] for outer in range(count))
+    return Alignment(poses, confidence, covariances, tuple(components), links, sketches)
 
 
 def _confidence(path: np.ndarray, members: list[int], scan: int) -> float:
