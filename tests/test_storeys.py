@@ -74,7 +74,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         "registrar",
     ),
     "posegraph": ("graph", "looks"),
-    "alignment": ("settings", "answer", "bonds", "forest", "worlds", "settled", "solved", "plan", "joint"),
+    "alignment": ("settings", "answer", "meeting", "bonds", "forest", "worlds", "settled", "solved", "plan", "joint"),
     "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "memory", "stream"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")

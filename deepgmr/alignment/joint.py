@@ -13,6 +13,7 @@ import numpy as np
 
 from deepgmr.alignment.answer import Alignment
 from deepgmr.alignment.bonds import Bond, bond
+from deepgmr.alignment.meeting import Sketches
 from deepgmr.alignment.plan import Pairs, Plan
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.settled import World, believed
@@ -64,7 +65,7 @@ def align(
     ordered = [prepared[each] for each in order]  # so that nothing hangs on the order in which they came
     tries = _Tries(ordered, registrar, settings, workers, 2 * len(ordered) ** 2 if budget is None else budget, told)
     looks = np.array([look_of(copy(scan), registrar.settings.propose) for scan in ordered])
-    plan = Plan(ordered, np.array([likeness(look, looks) for look in looks]), settings)
+    plan = Plan(tries.sketches, np.array([likeness(look, looks) for look in looks]), settings)
 
     pairs, hard = plan.first(), False
     for _ in range(settings.rounds):
@@ -94,6 +95,7 @@ class _Tries:
 
     def __post_init__(self) -> None:
         self.size = float(np.median([scan.size for scan in self.scans]))
+        self.sketches = Sketches(self.scans, self.settings)
         self.quick = Registrar(self.registrar.bundle, preset("fast", self.registrar.settings))
 
     def made(self, pairs: Pairs, hard: bool) -> Pairs:
@@ -122,7 +124,8 @@ class _Tries:
         ]
 
     def world(self, *, starts: int, seed: int) -> World:
-        return believed(self.bonds, len(self.scans), self.size, self.settings, starts=starts, seed=seed)
+        missed = self.sketches.missed
+        return believed(self.bonds, len(self.scans), self.size, self.settings, missed, starts=starts, seed=seed)
 
 
 @dataclass(eq=False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from deepgmr.alignment.meeting import Sketches
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.pipeline.scan import Level, Scan
 
 Pairs = list[tuple[int, int]]  # each with the smaller number first
 
@@ -18,16 +17,12 @@ Pairs = list[tuple[int, int]]  # each with the smaller number first
 class Plan:
     """What is known of which scans may share something, and what was tried."""
 
-    scans: list[Scan]
+    sketches: Sketches
     likeness: np.ndarray  # (N, N) of their looks
     settings: AlignmentSettings
     tried: set[tuple[int, int]] = field(default_factory=set)
     harder: Counter[int] = field(default_factory=Counter)  # how often a scan was searched with every look
     searched: set[tuple[int, int]] = field(default_factory=set)  # pairs that were
-
-    def __post_init__(self) -> None:
-        self._sketches = [copy(scan).level(scan.rung_for(self.settings.sketch), 1.0) for scan in self.scans]
-        self._reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in self._sketches]
 
     def first(self) -> Pairs:
         """Every scan with those most like it."""
@@ -46,7 +41,7 @@ class Plan:
         """
         wanted = []
         meeting = self._meeting(path, accepted, poses)
-        for first, second in zip(*np.triu_indices(len(self.scans), 1), strict=True):
+        for first, second in zip(*np.triu_indices(len(self.sketches.levels), 1), strict=True):
             pair = int(first), int(second)
             if pair in self.tried:
                 continue
@@ -77,7 +72,7 @@ class Plan:
         return np.argsort(unlike, axis=1, kind="stable")[:, :-1]
 
     def _may_be_tried(self, first: int, second: int) -> bool:
-        if len(self.scans) <= self.settings.dozens:
+        if len(self.sketches.levels) <= self.settings.dozens:
             return True
         nearest = self._ranked()[:, : self.settings.nearest]
         return second in nearest[first] or first in nearest[second]
@@ -93,26 +88,14 @@ class Plan:
         return chosen
 
     def _meeting(self, path: np.ndarray, accepted: np.ndarray, poses: np.ndarray) -> dict[tuple[int, int], float]:
-        """The share of either scan that meets the other as they are placed, where trying them would say more."""
+        """The share of both scans that meets as they are placed, where trying them would say more."""
         found = {}
         few = accepted < self.settings.held
-        sketches, reach = self._sketches, self._reach
         for first, second in zip(*np.nonzero(np.triu(path > 0, 1)), strict=True):
             pair = int(first), int(second)
             if pair in self.tried or not (path[pair] < self.settings.sure or few[first] or few[second]):
                 continue
-            motion = np.linalg.inv(poses[first]) @ poses[second]
-            if np.linalg.norm(motion[:3, 3]) > reach[first] + reach[second]:
-                continue
-            share = max(
-                _share(sketches[second], sketches[first], motion, self.settings.meets),
-                _share(sketches[first], sketches[second], np.linalg.inv(motion), self.settings.meets),
-            )
+            share = min(self.sketches.shares(*pair, np.linalg.inv(poses[first]) @ poses[second]))
             if share >= self.settings.meeting:
                 found[pair] = share
         return found
-
-
-def _share(moved: Level, still: Level, motion: np.ndarray, meets: float) -> float:
-    points = moved.points @ motion[:3, :3].T + motion[:3, 3]
-    return float(np.isfinite(still.tree.within(points, meets * max(moved.spacing, still.spacing))[0]).mean())

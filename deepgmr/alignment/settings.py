@@ -9,7 +9,7 @@ from typing import Any
 from deepgmr.errors import InvalidConfig
 from deepgmr.plain import from_plain, to_plain
 
-_SHARES = ("least", "doubt", "sure", "surest", "certain", "chance", "meeting")
+_SHARES = ("least", "doubt", "sure", "surest", "certain", "chance", "meeting", "missed")
 _MAY_BE_ZERO = ("harder", "alternatives")
 
 
@@ -23,15 +23,17 @@ class AlignmentSettings:
     held: int = 3  # accepted edges from which a scan needs no more
     doubt: float = 0.9  # probability below which two scans may as well lie otherwise to one another ...
     sure: float = 0.99  # ... and from which they need no other way between them
-    meeting: float = 0.3  # share of either of two scans that must meet the other, as placed, for a try to be worth it
-    meets: float = 2.0  # spacings within which it does ...
-    sketch: int = 300  # ... of so many components
+    meeting: float = 0.3  # share of both of two scans that must meet, as placed, for a try to be worth it
+    sketch: int = 300  # components of a scan that are asked whether they do
+    found_at: float = 0.27  # such a share at which a search finds what is right every second time ...
+    found_within: float = 0.07  # ... around which it rises from seldom to mostly ...
+    missed: float = 0.05  # ... but it fails at least so often
     drawn: int = 3000  # components of a scan that the answer keeps to be drawn
     a_round: int = 2  # pairs that a scan is tried in, a round ...
     rounds: int = 30  # ... of so many at most
     harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts
     least: float = 0.5  # probability from which two parts are one
-    chance: float = 0.2  # probability that an answer which is wrong agrees with others that are, where shapes repeat
+    chance: float = 0.5  # probability that an answer which is wrong agrees with others that are, where shapes repeat
     alternatives: int = 3  # of an answer that are considered
     beyond: float = (
         22.5  # squared deviations, of six numbers, from which motions do not agree: one right one in a thousand

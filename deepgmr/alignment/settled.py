@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.worlds import agreement, improved, score, weighed
 from deepgmr.posegraph.graph import Edge, optimised
+
+Missed = Callable[[int, int, np.ndarray], float]  # of two scans and a motion first from second: a log probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +46,19 @@ class World:
 
 
 def believed(
-    bonds: list[Bond], count: int, size: float, settings: AlignmentSettings, *, starts: int, seed: int = 0
+    bonds: list[Bond],
+    count: int,
+    size: float,
+    settings: AlignmentSettings,
+    missed: Missed | None = None,
+    *,
+    starts: int,
+    seed: int = 0,
 ) -> World:
     """The best of several forests between `count` scans, settled, without the ties that are less likely than `least`.
 
     The first starts as the tree of the surest answers, the others are drawn; each is improved tie by tie until none can be.
-    Lengths are told in `size`.
+    Lengths are told in `size`. What was searched for where it should have been found and was not, `missed`, speaks against.
     """
     table, rng = Table.of(bonds, count), np.random.default_rng(seed)
     keys = np.log(table.odds)
@@ -60,11 +70,25 @@ def believed(
             break  # there is no other
     forest, chosen = max(tried, key=lambda each: score(each[0], size, settings))
     while True:
-        probability = {row: weighed(forest, row, size, settings).probability for row in forest.rows}
-        weak = {row for row, likely in probability.items() if likely < settings.least}
+        ties = {row: weighed(forest, row, size, settings) for row in forest.rows}
+        weak = {row for row, tie in ties.items() if tie.probability < settings.least}
+        if (
+            not weak
+        ):  # by what speaks for them; then by what speaks against, the weakest first: it may be to blame for others
+            against = _against(forest, bonds, chosen, missed)
+            ties = {row: tie.less(-_across(forest, row, against)) for row, tie in ties.items()}
+            weak = {
+                row
+                for row in sorted(ties, key=lambda row: ties[row].logit)[:1]
+                if ties[row].probability < settings.least
+            }
         if not weak:
             break
         forest, chosen = _settled(forest.without(weak), bonds, size, settings)
+    forest, chosen = _joined(forest, chosen, bonds, size, settings, missed)
+    against = _against(forest, bonds, chosen, missed)
+    ties = {row: weighed(forest, row, size, settings).less(-_across(forest, row, against)) for row in forest.rows}
+    probability = {row: tie.probability for row, tie in ties.items()}
     path, ratio = forest.along(probability), agreement(forest, size, settings)
     shares = np.zeros(len(bonds))
     for number, row in _best(forest, ratio).items():
@@ -93,6 +117,47 @@ def _settled(
         turn, shift = _resistances(forest, list(chosen.values()), poses)
         forest = replace(forest, poses=poses, turn=turn, shift=shift)
     return forest, chosen
+
+
+def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:
+    """(V, V) nats that speak against that two scans lie as they are placed: their search found something else."""
+    found = np.zeros((forest.table.count, forest.table.count))
+    for number, bond in enumerate(bonds):
+        i, j = bond.first, bond.second
+        if missed is not None and number not in chosen and forest.tree[i] == forest.tree[j]:
+            motion = forest.between(np.array([i]), np.array([j]))[0]
+            found[i, j] = found[j, i] = missed(i, j, motion)
+    return found
+
+
+def _joined(
+    forest: Forest,
+    chosen: dict[int, int],
+    bonds: list[Bond],
+    size: float,
+    settings: AlignmentSettings,
+    missed: Missed | None,
+) -> tuple[Forest, dict[int, int]]:
+    """Trees that were cut from one another for what lay between them, tied again where enough speaks for it."""
+    table, refused = forest.table, set()
+    while True:
+        trees = np.sort(np.stack([forest.tree[table.first], forest.tree[table.second]]), axis=0).T.tolist()
+        apart = [row for row, (a, b) in enumerate(trees) if a != b and (a, b) not in refused]
+        if not apart:
+            return forest, chosen
+        row = max(apart, key=lambda each: (table.odds[each], -each))
+        best = weighed(Forest.of(table, (*forest.rows, row)), row, size, settings).best
+        tried, kept = _settled(Forest.of(table, (*forest.rows, best)), bonds, size, settings)
+        tie = weighed(tried, best, size, settings)
+        if tie.less(-_across(tried, best, _against(tried, bonds, kept, missed))).probability >= settings.least:
+            forest, chosen, refused = tried, kept, set()
+        else:
+            refused.add((trees[row][0], trees[row][1]))
+
+
+def _across(forest: Forest, row: int, against: np.ndarray) -> float:
+    side = forest.side(row)
+    return float(against[np.ix_(side, ~side)].sum())
 
 
 def _holding(forest: Forest, rows: list[int]) -> dict[int, int]:

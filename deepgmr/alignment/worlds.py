@@ -62,7 +62,15 @@ def score(forest: Forest, size: float, settings: AlignmentSettings) -> float:
 @dataclass(frozen=True)
 class Weighed:
     best: int  # the row that ties the two parts best; the one that does, if none is better
-    probability: float  # that the parts lie to one another as that says
+    logit: float  # of the probability that the parts lie to one another as that says
+
+    @property
+    def probability(self) -> float:
+        return float(1 / (1 + np.exp(-np.clip(self.logit, -700, 700))))
+
+    def less(self, nats: float) -> Weighed:
+        """The same, when so much speaks against it."""
+        return Weighed(self.best, self.logit - nats)
 
 
 def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> Weighed:
@@ -91,7 +99,7 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
     weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
     first = int(np.flatnonzero(crossing[tried] == row)[0])
     best = first if weight.max() <= weight[first] + 1e-9 else int(weight.argmax())
-    return Weighed(int(crossing[tried[best]]), _share(weight, ratio[:, tried] > 0, best))
+    return Weighed(int(crossing[tried[best]]), _logit(weight, ratio[:, tried] > 0, best))
 
 
 def _variances(
@@ -114,19 +122,17 @@ def _gain(support: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
     return np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1)).sum(axis=1)
 
 
-def _share(weight: np.ndarray, same: np.ndarray, best: int) -> float:
-    """Of the probability, what the places that are the same as the best one have; the rest is others', or nobody's."""
-    left, others = np.ones(len(weight), dtype=bool), 0.0
-    top = max(float(weight[best]), 0.0)
-    left &= ~(same[best] | same[:, best])
+def _logit(weight: np.ndarray, same: np.ndarray, best: int) -> float:
+    """Of the best place and those that are the same, against all others and against none."""
+    left = ~(same[best] | same[:, best])
     left[best] = False
+    others = [0.0]
     while left.any():
         rival = int(np.flatnonzero(left)[weight[left].argmax()])
-        others += math.exp(min(float(weight[rival]) - top, 50.0))
+        others.append(float(weight[rival]))
         left &= ~(same[rival] | same[:, rival])
         left[rival] = False
-    own = math.exp(float(weight[best]) - top)
-    return own / (own + others + math.exp(-top))
+    return float(weight[best]) - float(np.logaddexp.reduce(others))
 
 
 def _ratio(
