@@ -139,7 +139,7 @@ def _joined(
     missed: Missed | None,
 ) -> tuple[Forest, dict[int, int]]:
     """Trees that were cut from one another for what lay between them, tied again where enough speaks for it."""
-    table, refused = forest.table, set()
+    table, refused = forest.table, set[tuple[int, int]]()
     while True:
         trees = np.sort(np.stack([forest.tree[table.first], forest.tree[table.second]]), axis=0).T.tolist()
         apart = [row for row, (a, b) in enumerate(trees) if a != b and (a, b) not in refused]
