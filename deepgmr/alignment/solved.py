@@ -40,6 +40,7 @@ def solved(
             outer = order[inner]
             poses[outer], covariances[outer] = _uncentred(best[row], spread[row], anchor, scans[inner].origin)
             confidence[outer] = _confidence(world.path, members, inner)
+        poses[order[members[0]]] = np.eye(4)  # to the last digit
         components.append(tuple(order[inner] for inner in members))
     components.sort(key=lambda each: (-len(each), each))
     links = _links(world, answers, order)
