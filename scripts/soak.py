@@ -1,4 +1,4 @@
-"""Many registrations of mixed sizes in one process: does memory stay, and how long does the slowest take?
+"""Many registrations of mixed kinds in one process: does memory stay, and how long does the slowest take?
 
 python scripts/soak.py --registrations 20000
 """

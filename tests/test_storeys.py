@@ -20,7 +20,7 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline", "posegraph", "odometry", "alignment")  # what `register` is, and what is made of it
+PRODUCT = ("io", "pipeline", "posegraph", "odometry", "alignment", "bulk")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
@@ -56,7 +56,9 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "agree",
             "refine",
             "rank",
+            "sandwich",
             "uncertainty",
+            "stretch",
             "polish",
             "precision",
             "judge",
@@ -66,6 +68,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "near",
             "looks",
             "settle",
+            "scales",
             "told",
             "jobs",
             "workers",

@@ -124,7 +124,7 @@ def _serve(pipe: Any, seed: int, threads: int) -> None:
 # -- Open3D ------------------------------------------------------------------------------------------------------
 
 
-def _diagonal(cloud: np.ndarray) -> float:
+def diagonal(cloud: np.ndarray) -> float:
     return float(np.linalg.norm([np.ptp(axis) for axis in cloud.T]))  # an axis at a time: fifty times as fast
 
 
@@ -135,7 +135,7 @@ def _registration() -> Any:
     return open3d.pipelines.registration
 
 
-def _open3d_cloud(points: np.ndarray) -> Any:
+def open3d_cloud(points: np.ndarray) -> Any:
     import open3d
 
     return open3d.geometry.PointCloud(open3d.utility.Vector3dVector(np.asarray(points, np.float64)))
@@ -146,12 +146,12 @@ def _described(points: np.ndarray, voxel: float) -> tuple[Any, Any]:
     import open3d
 
     search, module = open3d.geometry.KDTreeSearchParamHybrid, _registration()
-    cloud = _open3d_cloud(points).voxel_down_sample(voxel)
+    cloud = open3d_cloud(points).voxel_down_sample(voxel)
     cloud.estimate_normals(search(radius=2 * voxel, max_nn=30))
     return cloud, module.compute_fpfh_feature(cloud, search(radius=5 * voxel, max_nn=100))
 
 
-def _icp(source: Any, target: Any, reach: float, initial: np.ndarray) -> np.ndarray:
+def icp(source: Any, target: Any, reach: float, initial: np.ndarray) -> np.ndarray:
     """Open3D's ICP, point to plane where the target has normals."""
     module = _registration()
     kind = module.TransformationEstimationPointToPlane if target.has_normals() else None
@@ -163,15 +163,15 @@ def _icp(source: Any, target: Any, reach: float, initial: np.ndarray) -> np.ndar
 def _polished(source: np.ndarray, target: np.ndarray, voxel: float, initial: np.ndarray) -> np.ndarray:
     import open3d
 
-    moving, fine = (_open3d_cloud(cloud) for cloud in (source, target))
+    moving, fine = (open3d_cloud(cloud) for cloud in (source, target))
     if max(len(source), len(target)) > WHOLE:
         moving, fine = (cloud.voxel_down_sample(0.5 * voxel) for cloud in (moving, fine))
     fine.estimate_normals(open3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel, max_nn=30))
-    return _icp(moving, fine, voxel, initial)
+    return icp(moving, fine, voxel, initial)
 
 
 def _make_icp(reach: float, seed: int, threads: int) -> Solver:
-    return lambda s, t: _icp(_open3d_cloud(s), _open3d_cloud(t), reach * _diagonal(s), np.eye(4))
+    return lambda s, t: icp(open3d_cloud(s), open3d_cloud(t), reach * diagonal(s), np.eye(4))
 
 
 def _make_ransac(size: float, seed: int, threads: int) -> Solver:
@@ -181,7 +181,7 @@ def _make_ransac(size: float, seed: int, threads: int) -> Solver:
 
     def run(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         open3d.utility.random.seed(seed)
-        voxel = size * _diagonal(source)
+        voxel = size * diagonal(source)
         (p, fp), (q, fq) = _described(source, voxel), _described(target, voxel)
         found = module.registration_ransac_based_on_feature_matching(
             p,
@@ -210,7 +210,7 @@ def _make_fgr(size: float, seed: int, threads: int) -> Solver:
 
     def run(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         open3d.utility.random.seed(seed)
-        voxel = size * _diagonal(source)
+        voxel = size * diagonal(source)
         (p, fp), (q, fq) = _described(source, voxel), _described(target, voxel)
         option = module.FastGlobalRegistrationOption(maximum_correspondence_distance=voxel)
         found = module.registration_fgr_based_on_feature_matching(p, q, fp, fq, option)
@@ -222,7 +222,7 @@ def _make_fgr(size: float, seed: int, threads: int) -> Solver:
 # -- small_gicp and KISS-Matcher ---------------------------------------------------------------------------------
 
 
-def _gicp(source: np.ndarray, target: np.ndarray, voxel: float, reach: float, initial: np.ndarray, threads: int) -> Any:
+def gicp(source: np.ndarray, target: np.ndarray, voxel: float, reach: float, initial: np.ndarray, threads: int) -> Any:
     import small_gicp
 
     result = small_gicp.align(
@@ -239,8 +239,8 @@ def _gicp(source: np.ndarray, target: np.ndarray, voxel: float, reach: float, in
 
 def _make_gicp(reach: float, seed: int, threads: int) -> Solver:
     def run(source: np.ndarray, target: np.ndarray) -> Any:
-        size = _diagonal(source)
-        return _gicp(source, target, 0.01 * size, reach * size, np.eye(4), threads)
+        size = diagonal(source)
+        return gicp(source, target, 0.01 * size, reach * size, np.eye(4), threads)
 
     return run
 
@@ -249,13 +249,13 @@ def _make_kiss(size: float, seed: int, threads: int) -> Solver:
     import kiss_matcher
 
     def run(source: np.ndarray, target: np.ndarray) -> Any:
-        voxel = size * _diagonal(source)
+        voxel = size * diagonal(source)
         scale = KISS_VOXEL / voxel  # it refuses voxels of millimetres, so it works in units of its own
         matcher = kiss_matcher.KISSMatcher(kiss_matcher.KISSMatcherConfig(KISS_VOXEL))
         found = matcher.estimate((scale * source).astype(np.float32), (scale * target).astype(np.float32))
         initial = np.eye(4)
         initial[:3, :3], initial[:3, 3] = found.rotation, np.asarray(found.translation).reshape(3) / scale
-        return _gicp(source, target, 0.5 * voxel, voxel, initial, threads)
+        return gicp(source, target, 0.5 * voxel, voxel, initial, threads)
 
     return run
 

@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -63,16 +63,16 @@ def measure(
         if not missing:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            files = _draw_halls(Path(folder), scale, count, max(1, min(halls, ENOUGH // count)), seed)
+            files = draw_halls(Path(folder), scale, count, max(1, min(halls, ENOUGH // count)), seed)
             for name in missing:
                 watch.progress(f"{count:,} points, scale {scale:g}, {name}", done / len(todo))
-                for found in _alone(files, name):
+                for found in alone(met, files, name, (None,) if name == OURS else VOXELS[name]):
                     result["cells"].append({"scale": scale, "points": count, "method": name, **found})
                 watch.keep(result)
     return result
 
 
-def _draw_halls(folder: Path, scale: float, count: int, halls: int, seed: int) -> list[Path]:
+def draw_halls(folder: Path, scale: float, count: int, halls: int, seed: int) -> list[Path]:
     """Halls as arrays of float32, which is what sensors and files give."""
     from deepgmr.datasets.worlds.halls import hall
 
@@ -89,24 +89,26 @@ def _draw_halls(folder: Path, scale: float, count: int, halls: int, seed: int) -
 # -- a process of its own ----------------------------------------------------------------------------------------
 
 
-def _alone(files: list[Path], method: str) -> list[Result]:
-    """What `met` finds at every size, in one process; a size that ends it (KISS-Matcher does) has failed everywhere."""
-    sizes: tuple[float | None, ...] = (None,) if method == OURS else VOXELS[method]
+Meet = Callable[[Sequence[str], str, Sequence[float | None]], list[Result]]
+
+
+def alone(meet: Meet, files: list[Path], method: str, sizes: Sequence[float | None]) -> list[Result]:
+    """What `meet` finds at every size, in one process; a size that ends it (KISS-Matcher does) has failed everywhere."""
     try:
-        return _spawned(files, method, sizes)
+        return _spawned(meet, files, method, sizes)
     except BrokenProcessPool:
         found = []
         for size in sizes:
             try:
-                found += _spawned(files, method, (size,))
+                found += _spawned(meet, files, method, (size,))
             except BrokenProcessPool:
                 found.append({"size": size, "halls": [{"right": False, "error": "crashed"} for _ in files]})
         return found
 
 
-def _spawned(files: list[Path], method: str, sizes: tuple[float | None, ...]) -> list[Result]:
+def _spawned(meet: Meet, files: list[Path], method: str, sizes: Sequence[float | None]) -> list[Result]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(met, [str(file) for file in files], method, sizes).result()
+        return pool.submit(meet, [str(file) for file in files], method, sizes).result()
 
 
 def met(files: Sequence[str], method: str, sizes: Sequence[float | None]) -> list[Result]:
@@ -147,7 +149,7 @@ def _hall(solve: Callable[[np.ndarray, np.ndarray], Any], pair: dict[str, np.nda
         return {"right": False, "error": type(error).__name__}
     matrix = np.asarray(getattr(answer, "target_from_source", answer), dtype=np.float64)
     row: Result = {
-        "right": _right(matrix, pair),
+        "right": right(matrix, pair),
         "seconds": min(seconds),
         "megabytes": max(0.0, peak - before),
     }
@@ -157,16 +159,21 @@ def _hall(solve: Callable[[np.ndarray, np.ndarray], Any], pair: dict[str, np.nda
     return row
 
 
-def _right(matrix: np.ndarray, pair: dict[str, np.ndarray]) -> bool:
-    """Within the hall's tolerances, of the rotation and of where the source's centroid comes to lie."""
+def errors(matrix: np.ndarray, pair: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Degrees, and metres between where the source's centroid comes to lie and where it belongs."""
     truth, centre = pair["truth"], pair["source"].mean(axis=0, dtype=np.float64)
     if not np.isfinite(matrix).all():
-        return False
+        return math.inf, math.inf
     cosine = (np.trace(truth[:3, :3].T @ matrix[:3, :3]) - 1) / 2
     off = (matrix - truth)[:3, :3] @ centre + (matrix - truth)[:3, 3]
-    turned = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine)))), float(np.linalg.norm(off))
+
+
+def right(matrix: np.ndarray, pair: Mapping[str, np.ndarray]) -> bool:
+    """Whether the errors are within the hall's tolerances."""
     degrees, metres = pair["within"]
-    return bool(turned < degrees and np.linalg.norm(off) < metres)
+    turned, shifted = errors(matrix, pair)
+    return bool(turned < degrees and shifted < metres)
 
 
 def _reset_memory() -> float:

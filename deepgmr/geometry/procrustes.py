@@ -66,6 +66,21 @@ def align_few(
     return rotation, target_centre - (rotation @ source_centre[..., None])[..., 0]
 
 
+def align_similar(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The scale s, rotation (3, 3) and translation (3,) minimising sum_j weights_j ||s R source_j + t - target_j||^2.
+
+    Umeyama (1991), eq. 40-42. source, target (J, 3); weights (J,), non-negative, of positive sum.
+    """
+    rotation, _ = align_few(source, target, weights)
+    share = weights / weights.sum()
+    source_centre, target_centre = share @ source, share @ target
+    turned = (source - source_centre) @ rotation.T
+    spread = float(share @ np.einsum("ij,ij->i", turned, turned))
+    common = float(share @ np.einsum("ij,ij->i", turned, target - target_centre))
+    scale = common / spread if spread > 0 else 1.0
+    return scale, rotation, target_centre - scale * rotation @ source_centre
+
+
 def nearest_rotation(matrix: Tensor) -> Tensor:
     """The rotation (*B, 3, 3) nearest to `matrix` in the Frobenius norm: the maximiser of trace(R^T matrix).
 

@@ -144,6 +144,12 @@ def rigid_matrix(motion: Any, name: str) -> np.ndarray:
 
     Raises `InvalidTransform`, beginning with `name`, for anything else.
     """
+    matrix = _square(motion, name)
+    _check_rigid(matrix, name)
+    return matrix
+
+
+def _square(motion: Any, name: str) -> np.ndarray:
     if isinstance(motion, RigidTransform):
         motion = motion.matrix
     if isinstance(motion, Tensor):
@@ -156,8 +162,24 @@ def rigid_matrix(motion: Any, name: str) -> np.ndarray:
         ) from None
     if matrix.shape != (4, 4):
         raise InvalidTransform(f"{name}: a motion is a 4x4 matrix, got shape {matrix.shape}")
-    _check_rigid(matrix, name)
     return matrix
+
+
+def similarity_matrix(motion: Any, name: str) -> np.ndarray:
+    """A (4, 4) float64 rigid motion, or one that scales as well, from what `rigid_matrix` takes; raises as that does."""
+    matrix = _square(motion, name)
+    scale = scale_of(matrix)
+    unit = matrix.copy()
+    if math.isfinite(scale) and scale > 0:
+        unit[:3, :3] /= scale
+    _check_rigid(unit, name)
+    return matrix
+
+
+def scale_of(matrices: np.ndarray) -> Any:
+    """By how much similarities (*B, 4, 4) scale: the cube root of the determinant (*B)."""
+    with np.errstate(all="ignore"):
+        return np.cbrt(np.linalg.det(np.asarray(matrices)[..., :3, :3]))
 
 
 def is_rigid(matrices: np.ndarray) -> np.ndarray:

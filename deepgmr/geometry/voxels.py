@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ BLOCK = 1 << 16  # rows looked at together: what a core keeps near it
 _BITS, _LEAST_BITS = 44, 32  # of a coordinate: 1e-13 of the cloud, and of clouds so large that sums would overflow
 _HALF = 1 << 20  # cells on either side of the origin, an axis
 _CELLS = 21  # bits of a cell's place on an axis
-SORTED = 1 << 18  # heaps up to which sorting them is faster than a table
+DENSE = (
+    160  # bytes of a table of all cells of the box about a cloud, for each of its heaps, that sorting is slower than
+)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
 
 
@@ -29,7 +32,11 @@ class Heaps:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but what is derived."""
+        return {"sums": self.sums, "counts": self.counts, "step": self.step}
+
+    @cached_property
     def means(self) -> np.ndarray:
         """(M, 3) float64."""
         return self.sums * self.step / self.counts[:, None]
@@ -48,37 +55,29 @@ class Heaps:
 
     def count(self, size: float) -> int:
         """How many cells of a size are occupied."""
-        return len(self.populations(size))
+        places, box = _boxed(self._keys(size))
+        if box <= DENSE * len(places):
+            return int(np.count_nonzero(_marked(places, box)))
+        return len(_ends(_sorted(places, box))) - 1
 
     def populations(self, size: float) -> np.ndarray:
         """How many heaps each occupied cell of a size holds, cells in the order of their places."""
-        keys = np.concatenate([self._keys(rows, size) for rows in blocks(len(self))])
-        keys.sort()
-        return np.diff(np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]])))
+        return np.diff(_ends(_sorted(*_boxed(self._keys(size)))))
 
     def gathered(self, size: float) -> Heaps:
         """The heaps of each cell of a size put together; cells in the order of their places.
 
         `size` is at least `finest_size`: of smaller cells the keys would need more bits than they have.
         """
-        if len(self) > SORTED:
-            cells = Cells(size, self.step, len(self))
-            for rows in blocks(len(self)):
-                cells.add(self._keys(rows, size), self.sums[rows].T, self.counts[rows])
-            return cells.heaps()
-        keys = self._keys(slice(None), size)
-        order = np.argsort(keys)
-        keys = keys[order]
-        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-        return Heaps(
-            np.add.reduceat(self.sums[order], starts, axis=0),
-            np.add.reduceat(self.counts[order], starts),
-            self.step,
-        )
+        label, cells = _labelled(self._keys(size))
+        sums, counts = np.zeros((3, cells), dtype=np.int64), np.zeros(cells, dtype=np.int64)
+        for total, part in zip((*sums, counts), (*self.sums.T, self.counts), strict=True):
+            np.add.at(total, label, part)
+        return Heaps(np.ascontiguousarray(sums.T), counts, self.step)
 
-    def _keys(self, rows: slice, size: float) -> np.ndarray:
-        places = self.sums[rows] if self.single else self.sums[rows] / self.counts[rows, None]
-        return keys(places.T * (self.step / size))
+    def _keys(self, size: float) -> np.ndarray:
+        places, unit = (self.sums, self.step) if self.single else (self.means, 1.0)
+        return np.concatenate([keys(places[rows].T * (unit / size)) for rows in blocks(len(self))])
 
     @property
     def finest_size(self) -> float:
@@ -146,6 +145,49 @@ def keys(cells: np.ndarray) -> np.ndarray:
     """One number (N,) int64 for the place of a cell on the three axes (3, N), in cells from the origin."""
     x, y, z = np.floor(cells).astype(np.int64) + _HALF
     return (x << 2 * _CELLS) | (y << _CELLS) | z
+
+
+def _boxed(keys: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers (N,) int64 in the order of the keys, from zero, and how many cells the box about all of them has."""
+    low, extent, mask = [], [], (1 << _CELLS) - 1
+    axes = keys >> 2 * _CELLS, keys >> _CELLS & mask, keys & mask
+    for axis in axes:
+        low.append(int(axis.min()))
+        extent.append(int(axis.max()) - low[-1] + 1)
+    x, y, z = (axis - least for axis, least in zip(axes, low, strict=True))
+    return (x * extent[1] + y) * extent[2] + z, math.prod(extent)
+
+
+def _marked(places: np.ndarray, box: int) -> np.ndarray:
+    """Which cells of a box hold something (box,) bool."""
+    marked = np.zeros(box, dtype=bool)
+    marked[places] = True
+    return marked
+
+
+def _sorted(places: np.ndarray, box: int) -> np.ndarray:
+    """The numbers of the cells in order; half as long ones are sorted in half the time."""
+    return np.sort(places.astype(np.uint32) if box <= 1 << 32 else places)
+
+
+def _ends(ordered: np.ndarray) -> np.ndarray:
+    """Where runs of the same number begin, and the end."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+
+
+def _labelled(keys: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which cell each of the keys (N,) names, in the order of their places, counted from zero, and how many there are."""
+    places, box = _boxed(keys)
+    if 4 * box <= DENSE * len(places):
+        cells = np.flatnonzero(_marked(places, box))
+        number = np.empty(box, dtype=np.int32)
+        number[cells] = np.arange(len(cells), dtype=np.int32)
+        return number[places], len(cells)
+    order = np.argsort(places)
+    number = np.cumsum(np.diff(places[order], prepend=-1) != 0)
+    label = np.empty_like(number)
+    label[order] = number - 1
+    return label, int(number[-1])
 
 
 def scattered(triples: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ NORMAL_COLUMNS = (
 NORMAL_ARRAYS = ("normals", "normal")  # (N, 3) in one array, as an NPZ keeps them
 COLOUR_ARRAYS = ("colors", "colours", "rgb", "color")  # (N, 3) in one array
 
+_RIGID = 1e-4  # by how much the scale of a rigid motion may be off: `transform.RIGID_TOLERANCE`, without loading torch
 BLOCK = 1 << 16  # points looked at together
 
 
@@ -67,14 +68,19 @@ class CloudFile:
 
 
 def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
-    """The cloud moved by a (4, 4) rigid motion: points, normals, mesh, sensor pose, and the shapes and the colours of
-    splats; all else is kept as it is.
+    """The cloud moved by a (4, 4) rigid motion or similarity: points, normals, mesh, sensor pose, and the shapes and
+    the colours of splats; all else is kept as it is.
 
     Raises InvalidTransform where the matrix is not (4, 4), InvalidCloud for a splat that cannot be turned.
     """
     matrix = np.asarray(target_from_source, dtype=np.float64)
     if matrix.shape != (4, 4):
         raise InvalidTransform(f"a motion is a (4, 4) matrix, got shape {matrix.shape}")
+    rotation, scale = matrix[:3, :3], float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
+    if abs(scale - 1) > _RIGID:
+        rotation = rotation / scale
+    else:
+        scale = 1.0
     surface = cloud.triangles
     if surface is not None:
         scene = surface.scene
@@ -84,15 +90,15 @@ def transformed(cloud: CloudFile, target_from_source: np.ndarray) -> CloudFile:
         surface = replace(
             surface,
             vertices=_moved(surface.vertices, matrix),
-            properties=_rotated(surface.properties, matrix[:3, :3]),
+            properties=_turned(surface.properties, rotation, scale),
             scene=scene,
         )
     return replace(
         cloud,
         points=_moved(cloud.points, matrix),
-        properties=_rotated(cloud.properties, matrix[:3, :3]),
+        properties=_turned(cloud.properties, rotation, scale),
         triangles=surface,
-        viewpoint=None if cloud.viewpoint is None else _moved_viewpoint(cloud.viewpoint, matrix),
+        viewpoint=None if cloud.viewpoint is None else _moved_viewpoint(cloud.viewpoint, matrix, rotation),
     )
 
 
@@ -101,13 +107,14 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return points @ matrix[:3, :3].T + matrix[:3, 3]  # (N, 3), float64 throughout
 
 
-def _rotated(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
+def _turned(properties: dict[str, np.ndarray], rotation: np.ndarray, scale: float) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", over="ignore"):
-        return _turned(properties, rotation)
+        return _with_normals(turned(properties, rotation, scale), properties, rotation)
 
 
-def _turned(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
-    result = turned(properties, rotation)
+def _with_normals(
+    result: dict[str, np.ndarray], properties: dict[str, np.ndarray], rotation: np.ndarray
+) -> dict[str, np.ndarray]:
     for names in NORMAL_COLUMNS:
         if all(name in result and result[name].ndim == 1 for name in names):
             stacked = np.column_stack([result[name] for name in names]).astype(np.float64) @ rotation.T
@@ -123,7 +130,7 @@ def _stored_as(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype)
 
 
-def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[float, ...]:
+def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray, rotation: np.ndarray) -> tuple[float, ...]:
     from scipy.spatial.transform import Rotation
 
     largest = max(map(abs, viewpoint[3:]))
@@ -131,7 +138,7 @@ def _moved_viewpoint(viewpoint: tuple[float, ...], matrix: np.ndarray) -> tuple[
         return viewpoint  # some writers leave the orientation blank: there is no pose to move
     w, x, y, z = (value / largest for value in viewpoint[3:])  # of any length, and squares may be none
     position = matrix[:3, :3] @ np.array(viewpoint[:3]) + matrix[:3, 3]
-    x, y, z, w = (Rotation.from_matrix(matrix[:3, :3]) * Rotation.from_quat([x, y, z, w])).as_quat()
+    x, y, z, w = (Rotation.from_matrix(rotation) * Rotation.from_quat([x, y, z, w])).as_quat()
     return (*map(float, position), float(w), float(x), float(y), float(z))
 
 

@@ -11,7 +11,13 @@ from typing import BinaryIO
 
 from deepgmr.errors import InvalidFile
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PLENTY = 1 << 27  # bytes that any file may become in memory ...
+WRITERS = 20  # of one path at a time whose temporary files are found again, should they die
 EXPANSION = 40  # ... beyond which it becomes no more than so many times its size, unless it is made to do harm
 
 
@@ -59,10 +65,8 @@ def check_writable(path: Path) -> None:
             raise InvalidFile(f"{path}: cannot be written, there is no folder {place.parent}; create it first")
         if place.exists() and not os.access(place, os.W_OK):
             raise InvalidFile(f"{path}: cannot be replaced, it is write-protected; choose another path")
-        trial = _beside(place)
-        with trial.open("xb"):
+        with _claimed(place):
             pass
-        trial.unlink()
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidFile):
             raise
@@ -84,22 +88,81 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream that becomes the file at `path` only once everything was written; on any failure nothing remains.
 
-    The bytes go to a temporary file in the same folder, which is then renamed in one step.
+    The bytes go to a temporary file in the same folder, which is then renamed in one step. Of a writer that was killed
+    it stays, until the path is written again.
     """
     check_writable(path)
     place = Path(os.path.realpath(path))  # through a link, so that the link stays one
-    temporary = _beside(place)
+    with writing(path), _claimed(place) as temporary:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(place)
+        _settle(place.parent)
+
+
+@contextmanager
+def _claimed(place: Path) -> Iterator[Path]:
+    """A new file beside `place`, renamed within or gone afterwards, that no other writer takes or tidies away.
+
+    Each of several writers holds a lock on its own, which the system lets go when they die; what is not locked is
+    litter. Where there are no locks the name is one that nobody else draws, and litter stays.
+    """
+    names = [_beside(place, str(number)) for number in range(WRITERS if fcntl else 0)]
+    for name in names:
+        _tidy(name)
+    for temporary in names:
+        handle = _taken(temporary)
+        if handle is not None:
+            break
+    else:
+        temporary, handle = _beside(place), None
+        with temporary.open("xb"):
+            pass
     try:
-        with writing(path):
-            with temporary.open("xb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(place)
-            _settle(place.parent)
+        yield temporary
     finally:
         with suppress(OSError):  # where the disk is gone, there is nothing to tidy and an error to report already
-            temporary.unlink(missing_ok=True)
+            if handle is None or os.path.samestat(os.fstat(handle), temporary.lstat()):  # renamed, it may be another's
+                temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _taken(temporary: Path) -> int | None:
+    """A handle of a new file that is locked; None where another writer has it, or nothing can be locked."""
+    try:
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return None
+    try:
+        if _locked(handle, temporary):  # else one who tidies was faster
+            return handle
+    except OSError:
+        temporary.unlink(missing_ok=True)
+    os.close(handle)
+    return None
+
+
+def _tidy(temporary: Path) -> None:
+    """Remove what a writer left that is no more."""
+    with suppress(OSError):
+        handle = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if _locked(handle, temporary):
+                temporary.unlink()
+        finally:
+            os.close(handle)
+
+
+def _locked(handle: int, path: Path) -> bool:
+    """Whether an open file could be locked, and is still the one at `path`; OSError where nothing can be locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def reason(error: Exception) -> str:
@@ -117,5 +180,5 @@ def _settle(folder: Path) -> None:
             os.close(handle)
 
 
-def _beside(place: Path) -> Path:
-    return place.with_name(f".{place.name[:80]}.{secrets.token_hex(4)}.part")
+def _beside(place: Path, name: str = "") -> Path:
+    return place.with_name(f".{place.name[:80]}.{name or secrets.token_hex(4)}.part")

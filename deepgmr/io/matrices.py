@@ -1,4 +1,4 @@
-"""Rigid motions on disk: 4 rows of 4 numbers as text, or the same in NPY or JSON."""
+"""Motions on disk: 4 rows of 4 numbers as text, or the same in NPY or JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from deepgmr.io.disk import check_readable, reason, replacing
 KEYS = ("target_from_source", "transform", "transformation", "matrix", "T")
 
 
-def read_transform(path: str | Path) -> np.ndarray:
+def read_transform(path: str | Path, *, similar: bool = False) -> np.ndarray:
     """A (4, 4) float64 rigid motion from text (as numpy.savetxt writes it), NPY or JSON (as `register --json` prints).
+
+    If `similar` it may scale as well.
 
     Raises InvalidFile where there are no numbers to read, InvalidTransform where they are no rigid motion.
     """
@@ -42,9 +44,10 @@ def read_transform(path: str | Path) -> np.ndarray:
         raise InvalidFile(f"{path}: cannot be read as 4 rows of 4 numbers ({reason(error)[:100]})") from None
     except OSError as error:
         raise InvalidFile(f"{path}: cannot be read ({reason(error)}); check the path and its permissions") from None
-    from deepgmr.geometry.transform import rigid_matrix  # here: torch takes long to import, and most files are clouds
+    # here: torch takes long to import, and most files are clouds
+    from deepgmr.geometry.transform import rigid_matrix, similarity_matrix
 
-    return rigid_matrix(matrix, str(path))
+    return (similarity_matrix if similar else rigid_matrix)(matrix, str(path))
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -69,11 +72,11 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
-    """Write a (4, 4) motion with every digit, by suffix: .npy, .json, anything else as text. Whole or not at all."""
-    from deepgmr.geometry.transform import rigid_matrix  # here, as above
+    """Write a (4, 4) motion or similarity with every digit, by suffix: .npy, .json, else as text. Whole or not at all."""
+    from deepgmr.geometry.transform import similarity_matrix  # here, as above
 
     path = Path(path)
-    matrix = rigid_matrix(target_from_source, str(path))
+    matrix = similarity_matrix(target_from_source, str(path))
     with replacing(path) as stream:
         if path.suffix.lower() == ".npy":
             np.save(stream, matrix, allow_pickle=False)

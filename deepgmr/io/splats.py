@@ -64,14 +64,19 @@ def mixture_of(means: np.ndarray, properties: dict[str, np.ndarray]) -> Gaussian
     return GaussianMixture(*map(torch.from_numpy, (opacities / opacities.sum(), means, covariances)))
 
 
-def turned(properties: dict[str, np.ndarray], rotation: np.ndarray) -> dict[str, np.ndarray]:
+def turned(properties: dict[str, np.ndarray], rotation: np.ndarray, scale: float = 1.0) -> dict[str, np.ndarray]:
     """The properties of a cloud after a rotation (3, 3): quaternions and spherical harmonics turn, all else stays.
+
+    Deviations grow by `scale`.
 
     Raises `InvalidCloud` for harmonics beyond the third degree.
     """
     result = dict(properties)
     if all(name in properties and properties[name].ndim == 1 for name in (*TURN, *SCALES[:2])):
         _turn(result, TURN, _left_product(rotation))
+        if scale != 1:
+            flat = [name for name in SCALES if name in properties]  # of surfels there are two
+            result |= {name: (properties[name] + np.log(scale)).astype(properties[name].dtype) for name in flat}
         names = tuple(f"{REST}{i}" for i in range(sum(name.startswith(REST) for name in properties)))
         if len(names) not in DEGREES or any(name not in properties for name in names):
             raise InvalidCloud(

@@ -40,7 +40,7 @@ class Stats:
 class Registration:
     """The answer, and how far to trust it. Lengths are in the units of the input."""
 
-    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t
+    target_from_source: np.ndarray  # (4, 4) float64: x_target = R x_source + t, or scale R x_source + t
     confidence: float  # probability in [0, 1] that the answer is right, up to the symmetry of the shape
     # (6, 6) of (rotation vector [rad], translation), left perturbation, about the origin of the target's frame
     covariance: np.ndarray
@@ -50,6 +50,8 @@ class Registration:
     score: float  # one minus the divergence of the aligned surfaces, as a share of its largest value
     evidence: Evidence
     stats: Stats
+    scale: float = 1.0  # by how much `target_from_source` scales, where that was to be estimated ...
+    scale_deviation: float = 0.0  # ... and its standard deviation, as a share of it
     alternatives: tuple[Alternative, ...] = ()  # most plausible first: the symmetries of the answer, and its rivals
     notes: tuple[str, ...] = ()
     # (J, 3) and (K, 3) float32: the components of the moved source and of the target, in the frame of the pair
@@ -60,6 +62,38 @@ class Registration:
     def __getstate__(self) -> dict[str, Any]:
         """What is copied or sent to another process: all but the search, whose trees cannot be."""
         return vars(self) | {"search": None}
+
+    def __repr__(self) -> str:
+        return f"<Registration {self.status}: {self.numbers}>"
+
+    def __str__(self) -> str:
+        """What a person wants to know first."""
+        rows = (
+            " ".join(f"{value: .6f}" for value in row[:3]) + f"  {row[3]:.9g}" for row in self.target_from_source[:3]
+        )
+        lines = [
+            f"{self.status}: {self.numbers}. {self.sentence}",
+            "target_from_source:",
+            *(f"  {row}" for row in rows),
+            f"standard deviations: {self.deviations}",
+            *(f"nothing holds: {direction}" for direction in self.free_directions),
+            *(f"alternative, score {other.score:.3f}" for other in self.alternatives),
+            *(f"note: {note}" for note in self.notes if note != self.sentence),
+        ]
+        return "\n".join(lines)
+
+    @property
+    def numbers(self) -> str:
+        """Confidence and overlap in words, and the scale where it was estimated."""
+        scale = "" if self.scale == 1 else f", scale {self.scale:.6g}"
+        return f"confidence {self.confidence:.3f}, overlap {self.overlap:.3f}{scale}"
+
+    @property
+    def deviations(self) -> str:
+        """Standard deviations in words: of the rotation, and of the middle of what was matched."""
+        about = self.covariance if self.precision is None else self.precision.covariance
+        turn, shift = (math.sqrt(max(np.trace(part), 0.0)) for part in (about[:3, :3], about[3:, 3:]))
+        return f"rotation {math.degrees(turn):.3g} degrees, translation {shift:.3g} (units of the input)"
 
     @property
     def trusted(self) -> bool:
@@ -72,6 +106,8 @@ class Registration:
 
     def motion(self, like: Tensor | None = None) -> RigidTransform:
         """`target_from_source` in torch: float64 on the CPU, or in the dtype and on the device of a tensor.
+
+        Raises `InvalidTransform` where a scale was estimated that is not one: a similarity is no rigid motion.
 
         Far from the origin float32 holds a place to no better than the grid of its coordinates; integers get float64.
         """
@@ -94,11 +130,11 @@ class Registration:
                 f"expected real numbers of shape (..., 3), got {given.dtype} of shape {tuple(given.shape)}"
             )
         if isinstance(given, Tensor):
-            motion = self.motion().to(given.device)
-            moved = given.double() @ motion.rotation.mT + motion.translation
+            matrix = torch.from_numpy(self.target_from_source).to(given.device)
+            moved = given.double() @ matrix[:3, :3].mT + matrix[:3, 3]
             return moved.to(given.dtype if given.is_floating_point() else torch.float64)
-        matrix = self.target_from_source
-        there = given.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        linear, shift = self.target_from_source[:3, :3], self.target_from_source[:3, 3]
+        there = given.astype(np.float64) @ linear.T + shift
         return there.astype(given.dtype if given.dtype.kind == "f" else np.float64)
 
     def covariance_about(self, point: Any) -> np.ndarray:
@@ -154,6 +190,7 @@ class Registration:
                 "overlap": self.overlap,
                 "score": self.score,
                 "target_from_source": self.target_from_source,
+                "scale": self.scale,
                 "covariance": self.covariance,
                 "free_directions": [str(direction) for direction in self.free_directions],
                 "alternatives": [vars(other) for other in self.alternatives],

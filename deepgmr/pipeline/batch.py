@@ -27,13 +27,20 @@ def answers(
 def _answers(
     registrar: Registering, pairs: Iterable[Any], workers: int, options: Mapping[str, Any]
 ) -> Generator[tuple[int, Result], None, None]:
-    drawn = (_job(registrar, number, pair, options, workers > 1) for number, pair in enumerate(pairs))
+    drawn = jobs(registrar, pairs, options, copied=workers > 1)
     if workers > 1:
         yield from spread(registrar, drawn, workers)
         return
     shelf = Shelf(registrar)
     for number, job in drawn:
         yield number, shelf.answer(job) if isinstance(job, Job) else job
+
+
+def jobs(
+    registrar: Registering, pairs: Iterable[Any], options: Mapping[str, Any], *, copied: bool
+) -> Iterator[tuple[int, Job | Failure]]:
+    """The pairs as jobs, numbered from zero; what is wrong with one is its `Failure`."""
+    return (_job(registrar, number, pair, options, copied) for number, pair in enumerate(pairs))
 
 
 def _job(

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from deepgmr.errors import InvalidCloud, InvalidConfig, MissingDependency
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.geometry.voxels import blocks, scattered
-from deepgmr.io.disk import reason
-from deepgmr.io.objects import coordinates
+from deepgmr.io.objects import rows_of
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
-_EXACT = 2**53  # the largest integer up to which a float64 holds them all
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
-_PLENTY, _FEW = 1 << 18, 1 << 12  # points that are enough, and too few, to tell how far neighbours are apart ...
-_PATCH = 32  # ... in cells of so many steps
+_PLENTY, _FEW = 1 << 12, 1 << 10  # points that are enough, and too few, to tell how far neighbours are apart ...
+_PATCH, _PROBES = 32, 500  # ... in cells of so many steps, and of so many of them
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,
@@ -51,18 +49,11 @@ def as_points(
     are not finite (unless `drop_invalid`, which removes those points), for coordinates whose square overflows or
     underflows, and for points that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
     """
-    array = _extract(cloud, name, seed)
-    if array.dtype.names is not None:
-        array = _from_fields(array, name)
-    if array.dtype.kind not in "fiu":
-        raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
-    if array.ndim == 3 and array.shape[2] == 3:
-        array = array.reshape(-1, 3)
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
+    try:
+        array = rows_of(cloud, seed=seed)
+    except InvalidCloud as error:
+        raise _refused(name, str(error)) from error.__cause__
     kept = array.dtype in (np.float32, np.float64) and array.dtype.isnative
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and _largest(array) > _EXACT:
-        raise _refused(name, f"integers up to {_largest(array):.3g} lose digits as floats; subtract an offset first")
     with np.errstate(over="ignore", invalid="ignore"):  # what a float64 cannot hold becomes infinite, and is refused
         points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
     if not math.isfinite(_largest(points)):
@@ -109,6 +100,21 @@ def check_units(ratio: float, settings: JudgeSettings) -> None:
         )
 
 
+def unit_ratios() -> Iterator[float]:
+    """What lengths are multiplied by where their unit is taken for another; one first."""
+    yield 1.0
+    for value in _UNITS.values():
+        yield value
+        yield 1 / value
+
+
+def unit_names(factor: float, within: float) -> str | None:
+    """The units that differ by a factor, to a ratio `within`: "millimetres against metres"; None if there are none."""
+    apart = {names: abs(abs(math.log(factor)) - math.log(value)) for names, value in _UNITS.items()}
+    nearest = min(apart, key=apart.__getitem__)
+    return nearest if apart[nearest] < math.log(within) else None
+
+
 def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
     """A sentence for clouds that differ in size, by `Pair.size_ratio`, more than two views of one thing do; else None."""
     factor = max(ratio, 1 / ratio)
@@ -142,14 +148,15 @@ def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | No
         points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points))
     ):
         return None
-    if not any((block % (2 * step)).any() for block in _doubles(points)):
+    if not any((np.rint(block) != block).any() for block in (part * (0.5 / step) for part in _doubles(points))):
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
     if step > _COARSE * radius:
         return step
-    places = np.unique(_patches(points, _PATCH * step), axis=0)
-    sample = places[:: max(1, len(places) // 1000)]
-    return step if step > 0.5 * float(np.median(cKDTree(places).query(sample, 2)[0][:, 1])) else None
+    places = _patches(points, _PATCH * step).astype(np.float64) + 0.0  # minus zero is zero
+    places = places[np.unique(scattered(np.ascontiguousarray(places.T)), return_index=True)[1]]
+    tree = cKDTree(places, balanced_tree=False, compact_nodes=False)
+    return step if step > 0.5 * float(np.median(tree.query(places[:_PROBES], [2])[0])) else None
 
 
 def _patches(points: np.ndarray, size: float) -> np.ndarray:
@@ -174,29 +181,3 @@ def _doubles(points: np.ndarray) -> Iterator[np.ndarray]:
 
 def _refused(name: str, what: str) -> InvalidCloud:
     return InvalidCloud(f"{name}: {what}", role=name if name in ROLES else None)
-
-
-def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
-    """The raw coordinate array inside whatever was given."""
-    try:
-        return coordinates(cloud, seed=seed)
-    except (MissingDependency, MemoryError):
-        raise
-    except Exception as error:  # whatever an object raises that is asked for its points
-        raise _refused(
-            name,
-            f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
-            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path",
-        ) from error
-
-
-def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
-    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
-    names = array.dtype.names or ()
-    if not {"x", "y", "z"} <= set(names):
-        raise _refused(name, f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
-    columns = [array[axis] for axis in "xyz"]
-    for axis, column in zip("xyz", columns, strict=True):
-        if column.dtype.kind not in "fiu" or column.shape != array.shape:
-            raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
-    return np.stack([column.ravel() for column in columns], axis=1)

@@ -28,10 +28,23 @@ FEATURES = {  # of the confidence: whether the more of it there is, the more (+1
 }
 
 
-class Status(str, Enum):
-    """What became of a registration. The value is the word for machines, `sentence` is for people."""
+class Worded(str, Enum):
+    """A member's value is the word for machines, `sentence` is for people."""
 
     sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Worded:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Status(Worded):
+    """What became of a registration. The value is the word for machines, `sentence` is for people."""
 
     OK = "ok", "the clouds are registered"
     AMBIGUOUS = (
@@ -48,6 +61,12 @@ class Status(str, Enum):
         "low_overlap",
         "hardly any of the clouds was seen in both; give scans that share more, or an initial motion",
     )
+    OTHER_SCALE = (
+        "other_scale",
+        "the clouds fit plainly better with one of them larger or smaller, which no rigid motion makes it; bring both to "
+        "one unit or have the scale estimated (estimate_scale=True, --estimate-scale); if they are of one scale, this "
+        "answer is wrong",
+    )
     UNCERTAIN = (
         "uncertain",
         "no motion explains the clouds well enough to be trusted; give cleaner or more overlapping clouds, "
@@ -59,15 +78,6 @@ class Status(str, Enum):
         "digits may have been left out; give more time or an initial motion",
     )
     ERROR = "error", "the pair could not be registered; see the error"  # of a `Failure`, in a batch
-
-    def __new__(cls, value: str, sentence: str) -> Status:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,10 @@ class Evidence:
     contradiction: float
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
-    stray: float = (
-        0.0  # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
-    )
+    # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
+    stray: float = 0.0
+    scale: float = 1.0  # so many times as large the source would fit better; 1 where that is not plain
+    freedom: float = 1.0  # so many times as much room there was to be wrong in: the scale was in question, too
 
 
 def weigh(
@@ -114,7 +125,9 @@ def weigh(
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
     odds = torch.exp(-behind)
-    if detailed:
+    if len(poses.rotation) == 1:
+        apart, like, unlike, far = torch.zeros(1), 0.0, 1.0, 1.0
+    elif detailed:
         apart, like, unlike, far = astray(poses[0], poses, *levels, settings), *settings.astray, settings.astray[1]
     else:
         apart, like, unlike = unlikeness(poses[0], poses, levels[0], settings), settings.like, settings.unlike
@@ -186,7 +199,8 @@ class Confidence:
         """
         values = features(evidence, settings)
         logit = self.intercept + sum(self.weights[name] * values[name] for name in FEATURES)
-        return min(logistic(logit), ceiling(evidence))
+        doubt = 1 - min(logistic(logit), ceiling(evidence))
+        return 1 - min(evidence.freedom * doubt, 1.0)
 
 
 def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -> tuple[Status, float]:
@@ -199,6 +213,8 @@ def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -
     tied = evidence.margin < settings.tied
     if evidence.observability < (settings.nearly_free if tied else settings.free):
         return Status.DEGENERATE, probability
+    if evidence.scale != 1:
+        return Status.OTHER_SCALE, probability
     alone = replace(evidence, standing=settings.sure, share=1.0, margin=settings.wide)
     if tied and confidence.probability(alone, settings) >= settings.shape:
         return Status.AMBIGUOUS, probability  # one of at least two that are as good

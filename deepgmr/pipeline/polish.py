@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
-from deepgmr.geometry.transform import RigidTransform, so3_exp
-from deepgmr.pipeline.refine import descend, moved, pull
+from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.refine import descend, matches, moved, pull
+from deepgmr.pipeline.sandwich import cross, spread
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, RefineSettings
-from deepgmr.pipeline.uncertainty import Uncertainty, cross, observe
-
-_MEDIAN_OF_ONE, _MEDIAN_OF_TWO = 0.4549, 1.3863  # medians of chi-squared variables of one and of two dimensions
+from deepgmr.pipeline.uncertainty import Uncertainty, observe
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +88,14 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
     that are not there.
     """
     for _ in range(settings.steps):
-        x, m, y, n = _matches(source, target, matrix, reach)
+        x, m, y, n = matches(source, target, matrix, reach)
         if len(x) < settings.fewest:
             break
         cosine = np.einsum("ij,ij->i", m, n)
         m, cosine = np.where(cosine[:, None] < 0, -m, m), np.abs(cosine).clip(max=1.0)
         residual, middle = x - y, m + n
-        across = np.einsum("ij,ij->i", residual, middle) ** 2 / (2 + 2 * cosine)
-        along = np.einsum("ij,ij->i", residual, residual) - across
-        ratio = _MEDIAN_OF_TWO * np.median(across) / (_MEDIAN_OF_ONE * max(np.median(along), 1e-30))
-        a = 1 - float(np.clip(settings.thickness * ratio, settings.thinnest, 1.0))
+        across, along = spread(residual, m, n)
+        a = 1 - float(np.clip(settings.thickness * across / along, settings.thinnest, 1.0))
         # S^-1 = I / 2 + p (m + n)(m + n)^T + q (m - n)(m - n)^T
         p, q = (np.sqrt(a / (8 - 4 * a * (1 + sign * cosine)))[:, None] for sign in (1, -1))
         centre = x.mean(axis=0)
@@ -105,30 +103,17 @@ def _both_ways(source: Level, target: Level, matrix: np.ndarray, reach: float, s
         directions = p * middle, q * (m - n)
         jacobian = np.concatenate([np.hstack([cross(arm, each), each]) for each in directions])  # (2 matches, 6)
         errors = np.concatenate([np.einsum("ij,ij->i", residual, each) for each in directions])
-        spread = arm.T @ arm
+        scatter = arm.T @ arm
         information = jacobian.T @ jacobian  # and of the I / 2, for which the arms add up to zero:
-        information[:3, :3] += (np.trace(spread) * np.eye(3) - spread) / 2
+        information[:3, :3] += (np.trace(scatter) * np.eye(3) - scatter) / 2
         information[3:, 3:] += len(x) * np.eye(3) / 2
         slope = jacobian.T @ errors + np.concatenate([cross(arm, residual).sum(0), residual.sum(0)]) / 2
         damping = settings.free * np.trace(information) * np.eye(6)
         step = -np.linalg.solve(information + damping, slope)
-        turn = so3_exp(torch.from_numpy(step[:3])).numpy()
+        turn = Rotation.from_rotvec(step[:3]).as_matrix()
         matrix = np.block(
             [[turn @ matrix[:3, :3], (turn @ (matrix[:3, 3] - centre) + centre + step[3:])[:, None]], [0, 0, 0, 1]]
         )
         if np.abs(step).max() < settings.settled:
             break
     return matrix
-
-
-def _matches(source: Level, target: Level, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
-    """Each component of either cloud with its nearest within reach: moved source, its normals, target, its normals."""
-    x, m = moved(source.points, matrix), source.axes @ matrix[:3, :3].T
-    forward, there = target.tree.within(x, reach)
-    backward, here = source.tree.within((target.points - matrix[:3, 3]) @ matrix[:3, :3], reach)
-    forth, back = np.isfinite(forward), np.isfinite(backward)
-    own, other = (
-        np.concatenate([np.flatnonzero(forth), here[back]]),
-        np.concatenate([there[forth], np.flatnonzero(back)]),
-    )
-    return x[own], m[own], target.points[other], target.axes[other]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from deepgmr.pipeline.stretch import Stretch
 from deepgmr.pipeline.uncertainty import Uncertainty
 
+_UNKNOWN = 1e3  # standard deviations of a logarithm that stand for knowing nothing
 _TURNS = 0.3  # share of rotation beyond which a twist of unit length is one about an axis
 
 
@@ -40,18 +42,29 @@ class Precision:
     centre: np.ndarray  # (3,)
     covariance: np.ndarray  # (6, 6) of (rotation vector [rad], translation of the centre)
     free: tuple[FreeDirection, ...] = ()
+    scale_deviation: float = 0.0  # standard deviation of the logarithm of a scale that was estimated ...
+    swing: np.ndarray = field(default_factory=lambda: np.zeros(6))  # ... and how the twist about the centre follows it
 
     @classmethod
-    def of(cls, found: Uncertainty, *, scale: float, origin: np.ndarray) -> Precision:
+    def of(cls, found: Uncertainty, stretch: Stretch | None = None, *, scale: float, origin: np.ndarray) -> Precision:
         """From the frame of the pair: `scale` input units long, about `origin`."""
         units = np.repeat([1.0, scale], 3)
         covariance = found.covariance * np.outer(units, units)
         centre = scale * found.centre + origin
-        return cls(centre, (covariance + covariance.T) / 2, _named(found.free, found.lever * scale, scale, centre))
+        named = _named(found.free, found.lever * scale, scale, centre)
+        told = cls(centre, (covariance + covariance.T) / 2, named)
+        return (
+            told if stretch is None else replace(told, scale_deviation=stretch.deviation, swing=units * stretch.swing)
+        )
 
     def about(self, point: np.ndarray) -> np.ndarray:
-        """The covariance (6, 6) of (rotation vector, translation of the point)."""
-        return shifted(self.covariance, point - self.centre)
+        """The covariance (6, 6) of (rotation vector, translation of the point): a scale in doubt moves what is far off."""
+        rigid = shifted(self.covariance, point - self.centre)
+        if self.scale_deviation == 0:
+            return rigid
+        arm = point - self.centre
+        swing = self.swing + np.concatenate([np.zeros(3), arm + np.cross(self.swing[:3], arm)])
+        return rigid + min(self.scale_deviation, _UNKNOWN) ** 2 * np.outer(swing, swing)
 
 
 def shifted(covariance: np.ndarray, step: np.ndarray) -> np.ndarray:

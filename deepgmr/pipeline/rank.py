@@ -121,6 +121,8 @@ def measure(
     """
     spacing = max(source.spacing, target.spacing, least)
     asked = source.balanced(settings.asked), target.balanced(settings.asked)
+    for level in asked:
+        level.patches(settings.patch)  # the widest that is needed: narrower ones are part of it
     forward = _side(motions, asked[0], target, spacing, settings)
     backward = _side(motions.inverse(), asked[1], source, spacing, settings)
     through = settings.seen_through * seen_through(motions, asked[0].means, asked[1].means, views, spacing)

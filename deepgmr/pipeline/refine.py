@@ -114,3 +114,21 @@ def pull(source: np.ndarray, target: Tree, matrix: np.ndarray, reach: float, ste
 def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Points (N, 3) under a motion (4, 4)."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def matches(
+    source: Level, target: Level, matrix: np.ndarray, reach: float, *, factor: float = 1.0
+) -> tuple[np.ndarray, ...]:
+    """Each component of either cloud with its nearest within reach: moved source, its normals, target, its normals.
+
+    The source is taken `factor` times as large before it is moved.
+    """
+    x, m = moved(factor * source.points, matrix), source.axes @ matrix[:3, :3].T
+    forward, there = target.tree.within(x, reach)
+    backward, here = source.tree.within((target.points - matrix[:3, 3]) @ matrix[:3, :3] / factor, reach / factor)
+    forth, back = np.isfinite(forward), np.isfinite(backward)
+    own, other = (
+        np.concatenate([np.flatnonzero(forth), here[back]]),
+        np.concatenate([there[forth], np.flatnonzero(back)]),
+    )
+    return x[own], m[own], target.points[other], target.axes[other]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepgmr.errors import InvalidCloud, InvalidConfig
+from deepgmr.geometry.transform import rigid_matrix, scale_of, similarity_matrix
 from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.batch import answers
@@ -20,6 +21,7 @@ from deepgmr.pipeline.looks import looks, propose, rank, refined
 from deepgmr.pipeline.near import checked
 from deepgmr.pipeline.pace import Pace, Progress, TimeUp
 from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.scales import at_scale, sized
 from deepgmr.pipeline.scan import Pair, Scan
 from deepgmr.pipeline.settings import Settings, preset
 from deepgmr.pipeline.settle import clear, cut_short, polished, settle, weigh_first
@@ -90,6 +92,7 @@ class Registrar:
         trace: Trace | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        estimate_scale: bool = False,
     ) -> Registration:
         """Find the rigid motion that carries the source onto the target; see `deepgmr.register`."""
         settings, pace, clock = self._asked(trust, refine), Pace(timeout, progress), Clock()
@@ -100,16 +103,27 @@ class Registrar:
                 for role, cloud in (("source", source), ("target", target))
             )
             pair = Pair(*prepared)
-            check_units(pair.size_ratio, settings.judge)
-            known = read_transform(initial) if isinstance(initial, str | Path) else initial
-            prior = Prior.of(pair, settings.initial, known, initial_covariance, max_rotation_degrees)
-            views = views_of(pair, settings.visibility, source_origin=source_origin, target_origin=target_origin)
-            levels = pair.levels()  # each cloud as a mixture of disks
-            search = Search(pair, levels, prior, settings, clock, self.bundle, views)
-            search.bundle = self.bundle.seen(detailed=search.detailed)
+            known = read_transform(initial, similar=estimate_scale) if isinstance(initial, str | Path) else initial
+            if known is not None:
+                known = (similarity_matrix if estimate_scale else rigid_matrix)(known, "initial")
+            if not estimate_scale:
+                check_units(pair.size_ratio, settings.judge)
 
+        def begin(pair: Pair) -> Search:
+            with clock("scan"):
+                prior = Prior.of(pair, settings.initial, known, initial_covariance, max_rotation_degrees)
+                views = views_of(pair, settings.visibility, source_origin=source_origin, target_origin=target_origin)
+                levels = pair.levels()  # each cloud as a mixture of disks
+                search = Search(pair, levels, prior, settings, clock, self.bundle, views)
+                search.bundle = self.bundle.seen(detailed=search.detailed)
+                return search
+
+        search = begin(pair.rescaled(1 / pair.size_ratio) if estimate_scale else pair)
         try:
             with pace:
+                if estimate_scale:
+                    pace.report("sizing", 0.1)
+                    search = sized(search, begin, None if known is None else float(scale_of(known)))
                 pace.report("searching", 0.2)
                 answer, cut = checked(search), False  # where what is known fits, there is nothing to search for
                 if answer is None:
@@ -126,8 +140,7 @@ class Registrar:
         except TimeUp:
             answer, cut = cut_short(search, pace.timeout), True
             weigh_first(search, observed=answer.uncertainty.observability)
-        evidence = search.evidence
-        assert evidence is not None
+        evidence = search.evidence = at_scale(search, answer, estimated=estimate_scale)
         status, confidence = judge(evidence, search.bundle.confidence, settings.judge)
         status = Status.TIMEOUT if cut else status
         pace.report("done", 1.0)
@@ -187,6 +200,8 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
                           the answer can then be shown: `Registration.report`
     timeout               seconds after which the best motion so far is the answer, with `Status.TIMEOUT`: it is not one to
                           act on unseen. Looked at between steps and within long ones, so overstepped by a part of one
+    estimate_scale        the source may be larger or smaller than the target: the answer is a similarity, whose `scale` is
+                          sought from half to twice the one at which both clouds are of one size; ten times the time
     progress              called often with (stage, fraction done); returns False to have `Cancelled` raised
 
     `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises

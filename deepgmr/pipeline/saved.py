@@ -29,6 +29,7 @@ def write_scan(path: str | Path, scan: Scan) -> None:
         "far": scan.far,
         "coarse": scan.coarse,
         "step": scan.heaps.step,
+        "factor": scan.factor,
     }
     arrays = {"origin": scan.origin, "sums": scan.heaps.sums, "counts": scan.heaps.counts}
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
@@ -47,7 +48,7 @@ def read_scan(path: str | Path) -> Scan:
         origin, sums, counts = (found.tensors[name].numpy() for name in ("origin", "sums", "counts"))
         coarse = None if content["coarse"] is None else float(content["coarse"])
         size, radius, step = (float(content[name]) for name in ("size", "radius", "step"))
-        total, far = int(content["total"]), int(content["far"])
+        total, far, factor = int(content["total"]), int(content["far"]), float(content.get("factor", 1.0))
     except (InvalidConfig, KeyError, TypeError, ValueError) as error:
         raise InvalidCheckpoint(f"{path}: is no scan of this version ({error}); prepare the cloud again") from None
     if made_for != fingerprint(settings):
@@ -57,7 +58,9 @@ def read_scan(path: str | Path) -> Scan:
         )
     shapes = (origin.shape, sums.shape, counts.shape) == ((3,), (len(counts), 3), (len(sums),))
     types = (origin.dtype, sums.dtype, counts.dtype) == (np.float64, np.int64, np.int64)
-    numbers = [size, radius, step, *origin.ravel(), coarse or 1.0]
-    if not (shapes and types and all(map(math.isfinite, numbers)) and min(size, radius, step, *counts, total) > 0):
+    numbers = [size, radius, step, factor, *origin.ravel(), coarse or 1.0]
+    if not (
+        shapes and types and all(map(math.isfinite, numbers)) and min(size, radius, step, factor, *counts, total) > 0
+    ):
         raise InvalidCheckpoint(f"{path}: what it says of the cloud cannot be; prepare the cloud again")
-    return Scan(origin, size, radius, Heaps(sums, counts, step), total, far, coarse, settings)
+    return Scan(origin, size, radius, Heaps(sums, counts, step), total, far, coarse, settings, factor)

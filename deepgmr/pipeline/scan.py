@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.normals import balanced, estimate_normals, towards_hollow
-from deepgmr.geometry.transform import RigidTransform
+from deepgmr.geometry.transform import RigidTransform, scale_of
 from deepgmr.geometry.voxels import RUNGS, Heaps, rung, size_of
 from deepgmr.mixture import GaussianMixture
 from deepgmr.networks.patches import FEATURES, MEMBERS, REACH, SCALES
@@ -25,7 +25,9 @@ from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
 ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
-_KEPT = 16  # levels that a prepared scan holds on to, and things made of a level that this one does
+_KEPT = (
+    8  # levels that a prepared scan holds on to, and things made of a level that this one does; a pair takes up to six
+)
 _PROBES = 3000  # components whose nearest say how far apart all of them are
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones
@@ -104,7 +106,10 @@ class Level:
     @cached_property
     def spacing(self) -> float:
         """The median distance to the nearest other component."""
-        some = self.points[:: max(1, len(self) // _PROBES)]
+        step = max(1, len(self) // _PROBES)
+        some = self.points[::step]
+        if self._patches is not None:
+            return float(np.median(np.linalg.norm(self.points[self._patches[::step, 1].numpy()] - some, axis=1)))
         return float(np.median(self.tree.nearest(some, 2)[0][:, 1]))
 
     @cached_property
@@ -208,6 +213,7 @@ class Scan:
     far: int  # points left out because they lie far outside
     coarse: float | None  # the step of coordinates that float32 has rounded coarsely, input units
     settings: ScanSettings
+    factor: float = 1.0  # how many times as large as the input all of this is
     _levels: dict[tuple[int | None, float], Level] = field(default_factory=dict, repr=False)
     _counts: dict[int, int] = field(default_factory=dict, repr=False)
     _octaves: dict[int, Heaps] = field(default_factory=dict, repr=False)
@@ -244,6 +250,18 @@ class Scan:
 
         return read_scan(path)
 
+    def scaled(self, factor: float) -> Scan:
+        """The same cloud so many times as large."""
+        return replace(
+            self,
+            **{name: factor * getattr(self, name) for name in ("origin", "size", "radius", "factor")},
+            heaps=replace(self.heaps, step=factor * self.heaps.step),
+            coarse=None if self.coarse is None else factor * self.coarse,
+            _levels={},
+            _counts={},
+            _octaves={},
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """What is copied or sent to another process: all but what is derived, whose trees cannot be."""
         return vars(self) | {"_levels": {}, "_octaves": {}}
@@ -256,7 +274,7 @@ class Scan:
             heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
             level = Level.of(heaps.means / scale, self.settings)
         self._levels[key] = level  # the last: a map may meet scans of many sizes, and forgets those not met for long
-        _forget(self._levels)
+        _forget(self._levels, components=2 * self.settings.finest)  # one pair takes no more than one and a half
         return level
 
     def rung_for(self, components: int) -> int | None:
@@ -308,6 +326,10 @@ class Pair:
         """How many times larger the source is than the target, by the median distance from the median point."""
         return self.source.radius / self.target.radius
 
+    def rescaled(self, scale: float) -> Pair:
+        """The same pair with the source so many times as large as its input."""
+        return replace(self, source=self.source.scaled(scale / self.source.factor))
+
     def levels(self, components: int | None = None) -> tuple[Level, Level]:
         """Both clouds at one resolution, so that neighbourhoods of equally many components are of equal size.
 
@@ -340,25 +362,37 @@ class Pair:
         return scan.level(step, self.scale)
 
     def enter(self, matrix: np.ndarray) -> RigidTransform:
-        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`."""
+        """A motion (*B, 4, 4) in input units, as a motion in the frame (float64); the inverse of `undo`.
+
+        Of a similarity the turn, and where it takes the origin of the source.
+        """
         inside = np.array(matrix, dtype=np.float64)
-        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source.origin)
+        moved = np.einsum("...ij,j->...i", inside[..., :3, :3], self.source.origin / self.source.factor)
         inside[..., :3, 3] = (inside[..., :3, 3] + moved - self.target.origin) / self.scale
+        if self.source.factor != 1:
+            inside[..., :3, :3] /= scale_of(inside)[..., None, None]
         return RigidTransform.from_matrix(torch.from_numpy(inside))
 
-    def undo(self, target_from_source: RigidTransform) -> np.ndarray:
-        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input."""
+    def undo(self, target_from_source: RigidTransform, stretch: float = 1.0) -> np.ndarray:
+        """A motion (*B) found in the frame, as matrices (*B, 4, 4) in the units and origin of the input.
+
+        They scale by as much as the source was scaled, and by `stretch`, which comes before the motion.
+        """
         matrix = target_from_source.matrix.detach().double().cpu().numpy()
         out = matrix.copy()
-        moved = np.einsum("...ij,j->...i", matrix[..., :3, :3], self.source.origin)
+        out[..., :3, :3] *= stretch
+        moved = np.einsum("...ij,j->...i", out[..., :3, :3], self.source.origin)
         out[..., :3, 3] = self.scale * matrix[..., :3, 3] + self.target.origin - moved
+        out[..., :3, :3] *= self.source.factor
         return out
 
 
-def _forget(kept: dict[Any, Any]) -> None:
-    """All but the last few."""
-    for old in list(kept)[:-_KEPT]:
-        kept.pop(old, None)
+def _forget(kept: dict[Any, Any], components: float = math.inf) -> None:
+    """All but the last few, and of levels all but the last of so many components in all."""
+    for number, (old, value) in enumerate(reversed(list(kept.items()))):
+        components -= len(value) if isinstance(value, Level) else 0
+        if number and (number >= _KEPT or components < 0):
+            kept.pop(old, None)
 
 
 def fingerprint(settings: ScanSettings) -> str:

@@ -252,16 +252,19 @@ class PolishSettings:
     slides: float = 1e-4  # share of the largest information below which nothing holds a direction ...
     nearly_slides: float = 0.01  # ... and below which nothing may ...
     held: float = 4.0  # ... where it is not so many times what chance would leave
-    disk: float = 0.1  # thickness of the disks that the covariance is estimated with, a ratio of variances
     patches: tuple[float, ...] = (4.0, 8.0, 16.0)  # spacings: sides of the cubes within which errors may agree ...
     fewest_patches: int = 12  # ... as long as there are so many
-    settles: float = 1.5  # growth of the variance from the first to the last, beyond which errors still agree ...
-    grows_on: float = 2.0  # ... and the power of it by which the variance is larger than they say
-    nearer: float = 0.4  # share of the last reach at which the fit is made again ...
-    unstable: float = 0.06  # ... and how much its squared distance, in standard deviations, adds ...
-    patchwise: float = 0.2  # ... to this much of what the patches say
-    few: float = 200.0  # matches at which the variance is twice as large as for many
-    discretised: float = 0.003  # spacings: standard deviation that samples of a surface leave in any case
+    patchwise: float = 0.53  # by how much the variance is larger than patches say, on what follows as powers of e:
+    grows: float = 1.27  # per e of its growth from the first size of patches ...
+    few_patches: float = 30.0  # ... in so many patches half believed ...
+    even_grows: float = 3.94  # ... and more where gaps are all alike: less than ...
+    random_gaps: float = 0.53  # ... this standard deviation of their logarithm
+    torn: float = 0.44  # per e of squared standard deviations by which fits of halves differ ...
+    tears: float = 1e3  # ... up to so many
+    two_ways: float = 0.26  # ... and those of matches either way
+    same: float = 2.21  # and less per e by which matches lie nearer along the surface ...
+    others_along: float = 0.45  # ... than those of other samples, spacings: the points are the same but for noise
+    most_power: float = 6.0
     bent_over: float = 8.0  # spacings: side of the cubes within which surfaces may lie apart together, ...
     bent_members: int = 5  # ... of so many matches at least, ...
     bent_patches: int = 8  # ... if there are so many of them
@@ -277,6 +280,35 @@ class InitialSettings:
     reach: float = 0.05  # sizes by which it may be off, on the mean over the points, where no covariance says otherwise
     deviations: float = 2.0  # of its covariance that it may be off
     clear: float = 0.9  # confidence from which nothing is searched for
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """How much larger or smaller the source would have to be."""
+
+    reach: float = 3.0  # spacings within which points are matched
+    steps: int = 20
+    stride: float = 0.1  # the longest step (rad, sizes, logarithm)
+    settled: float = 1e-4  # steps below which the fit stands still ...
+    nearly_settled: float = 1e-3  # ... and below which it does to see whether there is another scale
+    damping: float = 1e-9  # of a step, as a share of the information
+    slides: float = 1e-4  # share of the largest information below which nothing holds a direction ...
+    leans: float = 0.1  # ... and how much of it may be a change of scale
+    patch: float = 8.0  # spacings: side of the cubes within which errors agree
+    correlated: float = 2.5  # how many times as large as patches that err apart say the deviation is
+    discretised: float = 0.001  # the least deviation that samples of a surface leave
+    noticed: float = (
+        0.04  # logarithm of a factor from which an answer at the scale of the input is not one to act on ...
+    )
+    deviations: float = 2.0  # ... if it is so many standard deviations
+    closer: float = 1.0  # ratio by which matches then lie closer, at least
+    doubtful: float = 0.5  # most that such an answer is believed
+    freedom: float = 3.0  # by how much more an answer whose scale was sought is doubted
+    step: float = 1.15  # ratio of the scales that are tried ...
+    span: float = 2.0  # ... about the one at which both clouds are of one size, as far as this
+    widest: float = 1.4  # by how much a fit may leave the scale that it began at
+    same: float = 1.03  # ratio within which two scales are one
+    named: float = 1.02  # how near a scale is to a ratio of units that is told
 
 
 @dataclass(frozen=True)
@@ -318,6 +350,7 @@ class Settings:
     accidents: AccidentSettings = field(default_factory=AccidentSettings)
     polish: PolishSettings = field(default_factory=PolishSettings)
     initial: InitialSettings = field(default_factory=InitialSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle
-from deepgmr.pipeline.clouds import size_note
-from deepgmr.pipeline.judge import Status
+from deepgmr.pipeline.clouds import size_note, unit_names
+from deepgmr.pipeline.judge import Evidence, Status
 from deepgmr.pipeline.polish import Polished
 from deepgmr.pipeline.precision import Precision
 from deepgmr.pipeline.scan import Scan
@@ -31,9 +32,13 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
     rivals = slice(1, settings.judge.rivals + 1)
     others = zip(pair.undo(search.poses[rivals]), search.pose_terms.score[rivals].tolist(), strict=True)
     units = size_note(pair.size_ratio, settings.judge, doubtful=status is not Status.OK)
-    precision = Precision.of(answer.uncertainty, scale=pair.scale, origin=pair.target.origin)
+    precision = Precision.of(answer.uncertainty, search.stretch, scale=pair.scale, origin=pair.target.origin)
+    motion, factor = answer.target_from_source, 1.0
+    if search.stretch is not None:
+        motion = RigidTransform.from_matrix(torch.from_numpy(search.stretch.matrix))
+        factor = search.stretch.factor
     return Registration(
-        target_from_source=pair.undo(answer.target_from_source),
+        target_from_source=pair.undo(motion, factor),
         confidence=confidence,
         covariance=precision.about(np.zeros(3)),
         overlap=search.overlap,
@@ -41,6 +46,8 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
         sentence=status.sentence if units is None or status is Status.OK else units,
         score=evidence.score,
         evidence=evidence,
+        scale=pair.source.factor * factor,
+        scale_deviation=precision.scale_deviation,
         precision=precision,
         stats=Stats(
             looks=len(search.looks),
@@ -54,9 +61,23 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
         notes=(
             *([units] if units else []),
             *([] if search.prior.initial is None else [_CHECKED if not search.looks else _NOT_CHECKED]),
+            *_scale_notes(search, evidence),
             *_notes(source=pair.source, target=pair.target),
             *([] if settings.scan == bundle.settings.scan else [_OTHER_FRONT_END]),
         ),
+    )
+
+
+def _scale_notes(search: Search, evidence: Evidence) -> Iterator[str]:
+    """What the scale of the source is, or should be."""
+    estimated = search.stretch is not None
+    factor = search.pair.source.factor * search.stretch.factor if search.stretch is not None else evidence.scale
+    if factor == 1:
+        return
+    names = unit_names(factor, search.settings.scale.named)
+    yield (
+        f"the source {'is' if estimated else 'would fit better'} about {factor:.3g} times as large"
+        f"{' in the target' if estimated else ''}{f' ({names}?)' if names else ''}"
     )
 
 

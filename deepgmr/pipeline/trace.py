@@ -22,6 +22,7 @@ from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
 from deepgmr.pipeline.settings import LookSettings, RankSettings, Settings
+from deepgmr.pipeline.stretch import Stretch
 from deepgmr.pipeline.visibility import Views
 
 
@@ -89,6 +90,8 @@ class Search:
     pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
     evidence: Evidence | None = None  # for the first of the poses
     cell: float = 0.0  # frame units: of the grid of phase correlation, and so how far its motions may be off
+    stretch: Stretch | None = None  # of the answer, where the scale is estimated ...
+    share: float = 1.0  # ... and the share of the probability that the scales which were tried leave it
     overlap: float = 0.0  # share of all source components with a counterpart under the answer
     _fine: dict[int, tuple[Level, Level]] = field(default_factory=dict, repr=False)
 
@@ -147,16 +150,17 @@ class Trace:
         if search is None:
             return {}
         pair, undo = search.pair, search.pair.undo
+        factor = pair.source.factor
         return plain(
             {
                 "components": {
-                    "source": pair.scale * search.levels[0].points + pair.source.origin,
+                    "source": (pair.scale * search.levels[0].points + pair.source.origin) / factor,
                     "target": pair.scale * search.levels[1].points + pair.target.origin,
                 },
                 "matches": [
                     {
                         "look": met.look,
-                        "source": pair.scale * met.source + pair.source.origin,
+                        "source": (pair.scale * met.source + pair.source.origin) / factor,
                         "target": pair.scale * met.target + pair.target.origin,
                         "tolerance": pair.scale * met.tolerance,
                     }

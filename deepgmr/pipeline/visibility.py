@@ -119,6 +119,6 @@ def views_of(pair: Pair, settings: VisibilitySettings, **origins: Any) -> Views:
         if origin is None:
             views.append(None)
             continue
-        place = as_point(origin, name)
+        place = scan.factor * as_point(origin, name)
         views.append(View.of(scan.heaps.means / pair.scale, (place - scan.origin) / pair.scale, settings))
     return views[0], views[1]

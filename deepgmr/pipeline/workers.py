@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any
 
-from deepgmr.errors import DeepGMRError, WorkerDied
+from deepgmr.errors import DeepGMRError, TimedOut, WorkerDied
 from deepgmr.pipeline.answer import Failure
 from deepgmr.pipeline.jobs import Job, Registering, Result, Shelf
 
@@ -29,11 +29,14 @@ _GRACE = 5.0  # seconds within which a process that has closed its pipes has end
 
 
 def spread(
-    registrar: Registering, drawn: Iterator[tuple[int, Job | Failure]], workers: int
+    registrar: Registering, drawn: Iterator[tuple[int, Job | Failure]], workers: int, *, limit: float | None = None
 ) -> Iterator[tuple[int, Result]]:
-    """The number of a job and its answer, as they come. Raises `WorkerDied` if no worker can be started."""
+    """The number of a job and its answer, as they come. Raises `WorkerDied` if no worker can be started.
+
+    A worker that is at one job for longer than `limit` seconds is ended: nothing else stops one that hangs.
+    """
     desk = _Desk(pickle.dumps(registrar))
-    threads = [threading.Thread(target=_serve, args=(desk,), daemon=True) for _ in range(workers)]
+    threads = [threading.Thread(target=_serve, args=(desk, limit), daemon=True) for _ in range(workers)]
     for thread in threads:
         thread.start()
     held, more = 0, True
@@ -104,7 +107,7 @@ class _Desk:
             self._changed.notify_all()
 
 
-def _serve(desk: _Desk) -> None:
+def _serve(desk: _Desk, limit: float | None) -> None:
     """One worker after the other, as they die, until the desk is closed."""
     worker: _Worker | None = None
     held: frozenset[str] = frozenset()
@@ -112,12 +115,21 @@ def _serve(desk: _Desk) -> None:
         while (job := desk.take(held)) is not None:
             worker = worker or desk.hire()
             result: Result
+            watch = threading.Timer(limit or threading.TIMEOUT_MAX, worker.kill)
             try:
+                if limit is not None:
+                    watch.start()
                 result, held = worker.answer(job)
             except (OSError, EOFError, pickle.UnpicklingError):
                 how = worker.end(_GRACE)
-                result = Failure(WorkerDied(f"the process that worked on pair {job.number} ended before it ({how})"))
+                said = f"the process that worked on pair {job.number} ended before it ({how})"
+                if limit is not None and watch.finished.is_set():
+                    result = Failure(TimedOut(f"pair {job.number} took longer than {limit:g} s, and was given up"))
+                else:
+                    result = Failure(WorkerDied(said))
                 worker, held = None, frozenset()
+            finally:
+                watch.cancel()
             desk.answers.put((job.number, result))
     except Exception as error:
         desk.answers.put((-1, error))
@@ -151,6 +163,10 @@ class _Worker:
         missing = pickle.load(self._answers)
         _put(self._jobs, pickle.dumps({given.key: given.cloud for given in job.clouds if given.key in missing}))
         return pickle.load(self._answers)
+
+    def kill(self) -> None:
+        """End it whatever it is at; who waits for its answer finds the pipe closed."""
+        self._process.kill()
 
     def end(self, grace: float = 0.0) -> str:
         """End it unless it has ended, and say how."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deepgmr.geometry.transform import scale_of
 from deepgmr.pipeline.judge import FEATURES, ceiling, features, logistic
 from deepgmr.pipeline.settings import JudgeSettings, RankSettings
 from deepgmr.plain import to_plain
@@ -137,13 +138,17 @@ def widest_gap(scene: Scene) -> float:
     return next(float(f"{step * unit:.6g}") for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * unit >= wanted)
 
 
+def degrees(matrix: np.ndarray) -> float:
+    """By how much a similarity (4, 4) turns."""
+    cosine = (float(np.trace(matrix[:3, :3] / scale_of(matrix))) - 1) / 2
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+
+
 def apart(scene: Scene, pose: Pose) -> tuple[float, float]:
     """How far (degrees, input units) a pose puts the source from where the answer does: its turn, and its middle's way."""
-    turn = scene.answer.motion[:3, :3].T @ pose.motion[:3, :3]
-    cosine = (np.trace(turn) - 1) / 2
-    return math.degrees(math.acos(min(1.0, max(-1.0, cosine)))), float(
-        np.linalg.norm(pose.motion[:3, 3] - scene.answer.motion[:3, 3])
-    )
+    turn, here, there = np.eye(4), scene.answer.motion, pose.motion
+    turn[:3, :3] = here[:3, :3].T @ there[:3, :3]
+    return degrees(turn), float(np.linalg.norm(there[:3, 3] - here[:3, 3]))
 
 
 def looks(scene: Scene) -> Iterator[dict[str, Any]]:
@@ -177,10 +182,12 @@ def python_lines(scene: Scene) -> str:
         options.append(f"max_rotation_degrees={math.degrees(prior.max_rotation):.12g}")
     if prior.initial is not None:
         options.append(f"initial={scene.search.pair.undo(prior.initial).tolist()}")
+    if scene.search.stretch is not None:
+        options.append("estimate_scale=True")
     pair = scene.search.pair
     for role, scan, view in zip(("source", "target"), (pair.source, pair.target), scene.search.views, strict=True):
         if view is not None:
-            options.append(f"{role}_origin={(pair.scale * view.origin.numpy() + scan.origin).tolist()}")
+            options.append(f"{role}_origin={((pair.scale * view.origin.numpy() + scan.origin) / scan.factor).tolist()}")
     lines += [f"result = registrar.register(source, target, {', '.join(options)})", 'result.report("report.html")']
     return "\n".join(lines)
 

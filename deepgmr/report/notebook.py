@@ -10,6 +10,7 @@ import numpy as np
 
 from deepgmr.mixture.gaussian_mixture import GaussianMixture
 from deepgmr.pipeline.answer import Registration
+from deepgmr.report.facts import degrees
 from deepgmr.report.picture import two_clouds
 from deepgmr.report.raster import TARGET, Camera, draw, lit, png
 from deepgmr.report.scene import spacing, widest_view
@@ -29,7 +30,7 @@ def registration_html(result: Registration) -> str:
     rows = {
         "confidence": f"{result.confidence:.3f}",
         "overlap": f"{100 * result.overlap:.0f} %",
-        "rotation": f"{_turn(result.target_from_source):.2f}° ± {math.degrees(float(np.linalg.norm(spread[:3]))):.2g}°",
+        "rotation": f"{degrees(result.target_from_source):.2f}° ± {math.degrees(float(np.linalg.norm(spread[:3]))):.2g}°",
         "alternatives": f"{len(result.alternatives)}",
         "time": f"{sum(result.stats.milliseconds.values()) / 1e3:.2f} s, {result.stats.hypotheses} hypotheses",
     }
@@ -103,7 +104,3 @@ def _card(image: str, head: str, rows: dict[str, str]) -> str:
         '<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:center">'
         f'{image}<div style="max-width:26em"><div>{head}</div><table style="margin:6px 0 0">{cells}</table></div></div>'
     )
-
-
-def _turn(matrix: np.ndarray) -> float:
-    return math.degrees(math.acos(min(1.0, max(-1.0, (float(np.trace(matrix[:3, :3])) - 1) / 2))))

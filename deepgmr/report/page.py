@@ -70,7 +70,7 @@ def page(scene: Scene, *, source: str = "source", target: str = "target", comman
         histograms=[facts.histogram(pose, widest) for pose in scene.poses],
         apart=[facts.apart(scene, pose) for pose in scene.poses],
         behind=(behind[0] - behind).tolist(),
-        degrees=_angle(scene.result.target_from_source),
+        degrees=facts.degrees(scene.result.target_from_source),
         distance=float(np.linalg.norm(scene.answer.motion[:3, 3] + scene.target.origin - scene.source.origin)),
         terms=terms,
         base=base,
@@ -173,10 +173,6 @@ def _uncertainty(precise: facts.Precision, radius: float) -> dict[str, Any]:
 
 def _six(matrix: np.ndarray) -> list[float]:
     return matrix[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]].tolist()
-
-
-def _angle(matrix: np.ndarray) -> float:
-    return math.degrees(math.acos(min(1.0, max(-1.0, (float(np.trace(matrix[:3, :3])) - 1) / 2))))
 
 
 def number(value: float | None, digits: int = 3) -> str:

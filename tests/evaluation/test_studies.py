@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ from deepgmr.evaluation import (
     networks,
     profile,
     read_result,
+    soak,
     solvers,
     trainings,
     worlds,
     write_result,
 )
-from deepgmr.evaluation.results import Result, as_table, provenance
+from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.pipeline.registrar import Registrar
@@ -62,12 +64,18 @@ def test_the_profile_accounts_for_all_of_the_time(suite: PairSuite, tmp_path: Pa
 
 
 def test_the_covariance_is_held_against_errors_that_are_known(tmp_path: Path) -> None:
-    rows = covariance.summary("kind", [(2.0, False), (12.0, True), (13.0, False), None])
-    assert rows == {"kind": "kind", "pairs": 4, "right": 3} | {
+    answers = [
+        covariance.Found(2.0, False, False),
+        covariance.Found(12.0, True, False),
+        covariance.Found(13.0, False, False),
+    ]
+    rows = covariance.summary("kind", [*answers, covariance.Found(500.0, False, True), None])
+    assert rows == {"kind": "kind", "pairs": 5, "right": 4} | {
         "mean": 9.0,
         "median": 12.0,
         "within 95 %": pytest.approx(2 / 3),
-        "free": pytest.approx(1 / 3),
+        "free": pytest.approx(1 / 4),
+        "elsewhere": pytest.approx(1 / 4),
     }
     assert covariance.summary("none", [None]) == {"kind": "none", "pairs": 1, "right": 0}
     result = covariance.measure(pairs=2, kinds=("resampled",))
@@ -75,6 +83,14 @@ def test_the_covariance_is_held_against_errors_that_are_known(tmp_path: Path) ->
     assert row["right"] == 2 and 0 < row["median"] < 100
     assert covariance.merged([result, result])["kinds"] == [row, row]
     assert "| resampled | 2 | 2 |" in returned(covariance, result, tmp_path)
+
+
+def test_to_slide_along_a_surface_is_not_to_be_elsewhere() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (2000, 3)) * [1, 1, 0]
+    along, across = np.eye(4), np.eye(4)
+    along[0, 3] = across[2, 3] = 0.1
+    assert not covariance.elsewhere(points, along, np.eye(4)) and covariance.elsewhere(points, across, np.eye(4))
+    assert not covariance.elsewhere(points, across, across)
 
 
 def test_the_errors_are_those_of_the_covariance_that_is_stated() -> None:
@@ -241,3 +257,25 @@ def test_the_command_is_told_without_the_folders_of_a_machine(monkeypatch: pytes
         assert provenance()["command"] == f"{told} evaluate 'x.h5#recrop70' 'ModelNet40/#noisy' scans"
     monkeypatch.setattr("sys.argv", ["/lib/deepgmr/__main__.py", "doctor"])
     assert provenance(pairs=3)["command"] == "python -m deepgmr doctor" and provenance(pairs=3)["pairs"] == 3
+
+
+def test_the_soak_counts_every_registration_and_what_is_raised(tmp_path: Path, monkeypatch: Any) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(soak, "KEPT", 3)
+    monkeypatch.setattr(soak, "SHARES", (0.7, 0.3))
+    found, calls = Registrar.register, []
+
+    def register(self: Registrar, *pair: Any, **options: Any) -> Any:
+        calls.append(options)
+        if len(calls) == 2:
+            raise ValueError("on purpose")
+        return found(self, *pair, **options)
+
+    monkeypatch.setattr(Registrar, "register", register)
+    result = soak.measure(7, watch=Watch(kept.append), sizes=(60, 300), seed=3)
+    assert [each["provenance"]["registrations"] for each in kept] == [3, 6]
+    assert sum(result["statuses"].values()) == len(calls) == 7 and result["errors"] == ["ValueError: on purpose"]
+    assert sum(row["registrations"] for row in result["processor"].values()) == 7
+    assert len(result["resident"]["course"]) == 8 and result["resident"]["most"] > 50
+    assert "raised" in returned(soak, result, tmp_path)
+    assert soak.growth([0.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]) == (1.0, 8.0)

@@ -190,15 +190,17 @@ def test_places_fit_their_keys_a_million_cells_either_way() -> None:
 @given(seeds, st.integers(-24, 8), st.integers(0, 12))
 def test_a_table_gathers_what_sorting_does(seed: int, step: int, coarser: int) -> None:
     single = Heaps.of(cloud(seed), EXTENT)
-    sorted_, fine = single.gathered(size_of(step)), single.gathered(size_of(step)).gathered(size_of(step + coarser))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(voxels, "SORTED", 0)
-        patch.setattr(voxels, "BLOCK", 37)
-        tabled = single.gathered(size_of(step))
-        again = tabled.gathered(size_of(step + coarser))
+    found = []
+    for dense in (0, 1 << 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(voxels, "DENSE", dense)
+            patch.setattr(voxels, "BLOCK", 37)
+            heaps = single.gathered(size_of(step))
+            found.append((heaps, heaps.gathered(size_of(step + coarser)), heaps.count(size_of(step + coarser))))
+    (sorted_, fine, count), (tabled, again, counted) = found
     for a, b in ((sorted_, tabled), (fine, again)):
         assert a.sums.tobytes() == b.sums.tobytes() and a.counts.tobytes() == b.counts.tobytes()
-        assert a.count(size_of(step + coarser)) == b.count(size_of(step + coarser))
+    assert count == counted == len(fine) == len(sorted_.populations(size_of(step + coarser)))
 
 
 @settings(max_examples=30)

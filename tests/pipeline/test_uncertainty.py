@@ -223,6 +223,45 @@ def test_the_same_points_are_as_sure_as_least_squares_has_it() -> None:
     np.testing.assert_allclose(np.sqrt(np.diag(exact.covariance)), floor)  # no surer than single precision
 
 
+def test_errors_of_noise_on_the_same_points_follow_chi_squared() -> None:
+    """The exact answer: least squares of points that are known to be the same, with normal noise on all coordinates."""
+    rng = np.random.default_rng(5)
+    points, noise, squares = bumpy(200, rng), 0.002, []
+    target = Level.of(points, SETTINGS.scan)
+    for _ in range(150):
+        source = points + noise * rng.normal(size=points.shape)
+        found = np.eye(4)
+        turn, _ = Rotation.align_vectors(points - points.mean(axis=0), source - source.mean(axis=0))
+        found[:3, :3] = turn.as_matrix()
+        found[:3, 3] = points.mean(axis=0) - found[:3, :3] @ source.mean(axis=0)
+        told = observe(Level.of(source, SETTINGS.scan), target, found, radius=0.2, same=True, settings=SETTINGS.polish)
+        twist = error_about(told.centre, found, np.eye(4))
+        squares.append(twist @ np.linalg.solve(told.covariance, twist))
+    assert np.mean(squares) == pytest.approx(6.0, abs=1.1)  # four standard deviations of a mean of 150
+    assert 0.88 < np.mean(np.array(squares) < 12.59) < 1.0
+    assert 0.03 < np.mean(np.array(squares) < 2.20) < 0.20  # a tenth of them
+
+
+def test_errors_of_other_samples_of_a_surface_are_as_large_as_they_are_said_to_be() -> None:
+    squares = []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        source, target = (bumpy(800, rng) + 0.01 * rng.normal(size=(800, 3)) for _ in range(2))
+        answer = near().register(source, target, initial=np.eye(4))
+        twist = error_about(answer.precision.centre, answer.target_from_source, np.eye(4))
+        squares.append(twist @ np.linalg.solve(answer.precision.covariance, twist))
+    assert 3.0 < np.mean(squares) < 9.0 and np.mean(np.array(squares) < 12.59) > 0.75
+
+
+def test_fits_of_halves_that_differ_widen_the_covariance() -> None:
+    """One half of the source is moved by half a spacing: no fit of all of it is as sure as its residuals are small."""
+    rng = np.random.default_rng(6)
+    source, target = bumpy(2000, rng), bumpy(2000, rng)
+    torn = source + np.where(source[:, :1] > 0, [0.02, 0.0, 0.0], [-0.02, 0.0, 0.0])
+    whole, apart = (np.trace(stated(cloud, target, radius=0.1).covariance[3:, 3:]) for cloud in (source, torn))
+    assert apart > 2 * whole
+
+
 def test_nothing_within_reach_is_nothing_known() -> None:
     rng = np.random.default_rng(4)
     found = stated(bumpy(300, rng), bumpy(300, rng) + 50.0)

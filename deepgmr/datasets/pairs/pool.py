@@ -13,7 +13,7 @@ from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.worlds.scenes import scene_pairs
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform
-from deepgmr.io.disk import replacing
+from deepgmr.io.disk import replacing, writing
 
 CHUNK = 128  # pairs a file
 _FIELDS = ("source", "target", "rotation", "translation", "overlap")
@@ -69,7 +69,8 @@ def fill_pool(
             pairs = scene_pairs(CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
             motion = pairs.target_from_source
             values = (pairs.source, pairs.target, motion.rotation, motion.translation, pairs.overlap)
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             for field, value in zip(_FIELDS, values, strict=True):
                 with replacing(stem.with_name(f"{stem.name}.{field}.npy")) as stream:
                     np.save(stream, value.numpy())

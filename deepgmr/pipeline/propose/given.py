@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepgmr.errors import InvalidConfig
-from deepgmr.geometry.transform import RigidTransform, hat, rigid_matrix, rotation_angle
+from deepgmr.geometry.transform import RigidTransform, hat, rotation_angle
 from deepgmr.pipeline.scan import Pair
 from deepgmr.pipeline.settings import InitialSettings
 
@@ -31,7 +31,7 @@ class Prior:
     def of(
         cls, pair: Pair, settings: InitialSettings, initial: Any, covariance: Any, max_rotation_degrees: float | None
     ) -> Prior:
-        """What `register` was told, in the frame of the pair. Raises `InvalidConfig` or `InvalidTransform`."""
+        """What `register` was told, in the frame of the pair. Raises `InvalidConfig`."""
         degrees = 180.0 if max_rotation_degrees is None else float(max_rotation_degrees)
         if not 0 < degrees <= 180:
             raise InvalidConfig(f"max_rotation_degrees must be in (0, 180], got {max_rotation_degrees}")
@@ -41,7 +41,7 @@ class Prior:
                     "initial_covariance says how far `initial` may be off, and there is none; give both"
                 )
             return cls(None, math.radians(degrees))
-        known = pair.enter(rigid_matrix(initial, "initial"))
+        known = pair.enter(initial)
         if covariance is None:
             return cls(known, math.radians(degrees), settings.reach)
         return cls(known, math.radians(degrees), settings.deviations * _spread(covariance, pair))
