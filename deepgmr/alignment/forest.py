@@ -56,15 +56,8 @@ class Forest:
 
     @classmethod
     def grown(cls, table: Table, keys: np.ndarray) -> Forest:
-        """The trees of the largest sum of keys (H,) (Kruskal 1956)."""
-        parent = np.arange(table.count)
-        rows = []
-        for row in np.argsort(-keys, kind="stable"):
-            a, b = parent[table.first[row]], parent[table.second[row]]
-            if a != b:
-                parent[parent == b] = a
-                rows.append(int(row))
-        return cls.of(table, tuple(rows))
+        """The trees of the largest sum of keys (H,)."""
+        return cls.of(table, spanning(table, np.argsort(-keys, kind="stable")))
 
     @classmethod
     def of(cls, table: Table, rows: tuple[int, ...]) -> Forest:
@@ -129,6 +122,17 @@ class Forest:
                         met.append(there)
                         ahead.append(there)
         return product
+
+
+def spanning(table: Table, ranked: np.ndarray) -> tuple[int, ...]:
+    """Of rows, the first that close no cycle (Kruskal 1956)."""
+    parent, rows = np.arange(table.count), []
+    for row in ranked:
+        a, b = parent[table.first[row]], parent[table.second[row]]
+        if a != b:
+            parent[parent == b] = a
+            rows.append(int(row))
+    return tuple(rows)
 
 
 def inverse(motions: np.ndarray) -> np.ndarray:

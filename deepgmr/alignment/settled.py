@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deepgmr.alignment.bonds import Bond
-from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached
+from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached, spanning
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.worlds import agreement, improved, score, weighed
 from deepgmr.posegraph.graph import Edge, optimised
@@ -85,9 +85,6 @@ def believed(
         if not weak:
             break
         forest, chosen = _settled(forest.without(weak), bonds, size, settings)
-    forest, chosen = _joined(forest, chosen, bonds, size, settings, missed)
-    against = _against(forest, bonds, chosen, missed)
-    ties = {row: weighed(forest, row, size, settings).less(-_across(forest, row, against)) for row in forest.rows}
     probability = {row: tie.probability for row, tie in ties.items()}
     path, ratio = forest.along(probability), agreement(forest, size, settings)
     shares = np.zeros(len(bonds))
@@ -116,7 +113,9 @@ def _settled(
             poses[members] = optimised(poses[members], edges, rounds=settings.iterations, robust=settings.robust)
         turn, shift = _resistances(forest, list(chosen.values()), poses)
         forest = replace(forest, poses=poses, turn=turn, shift=shift)
-    return forest, chosen
+    # by what is surest: what little ties must hang on the rest, not hold it together, so that a cut tells of it alone
+    rows = np.array(sorted(chosen.values(), key=lambda row: (-forest.table.odds[row], row)), dtype=np.int64)
+    return replace(forest, rows=spanning(forest.table, rows)), chosen
 
 
 def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:
@@ -128,31 +127,6 @@ def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: 
             motion = forest.between(np.array([i]), np.array([j]))[0]
             found[i, j] = found[j, i] = missed(i, j, motion)
     return found
-
-
-def _joined(
-    forest: Forest,
-    chosen: dict[int, int],
-    bonds: list[Bond],
-    size: float,
-    settings: AlignmentSettings,
-    missed: Missed | None,
-) -> tuple[Forest, dict[int, int]]:
-    """Trees that were cut from one another for what lay between them, tied again where enough speaks for it."""
-    table, refused = forest.table, set[tuple[int, int]]()
-    while True:
-        trees = np.sort(np.stack([forest.tree[table.first], forest.tree[table.second]]), axis=0).T.tolist()
-        apart = [row for row, (a, b) in enumerate(trees) if a != b and (a, b) not in refused]
-        if not apart:
-            return forest, chosen
-        row = max(apart, key=lambda each: (table.odds[each], -each))
-        best = weighed(Forest.of(table, (*forest.rows, row)), row, size, settings).best
-        tried, kept = _settled(Forest.of(table, (*forest.rows, best)), bonds, size, settings)
-        tie = weighed(tried, best, size, settings)
-        if tie.less(-_across(tried, best, _against(tried, bonds, kept, missed))).probability >= settings.least:
-            forest, chosen, refused = tried, kept, set()
-        else:
-            refused.add((trees[row][0], trees[row][1]))
 
 
 def _across(forest: Forest, row: int, against: np.ndarray) -> float:
