@@ -28,5 +28,9 @@ from .threads import set_threads as set_threads
 from .odometry import Fix as Fix
 from .odometry import Odometry as Odometry
 from .odometry import OdometrySettings as OdometrySettings
+from .alignment import align as align
+from .alignment import Alignment as Alignment
+from .alignment import AlignmentSettings as AlignmentSettings
+from .alignment import Link as Link
 
 __version__: str

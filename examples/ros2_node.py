@@ -96,12 +96,10 @@ def fill_pose(pose: Any, matrix: np.ndarray) -> None:
 def ros_covariance(answer: deepgmr.Registration) -> np.ndarray:
     """The (6, 6) of a geometry_msgs/PoseWithCovariance: of the vehicle's place, then of rotations about the map's axes.
 
-    Ours is of (w, v) in y -> y + w x y + v, about the map's origin; the vehicle at t moves by v + w x t = v - [t]x w.
+    Ours has the rotations first; about the map's origin, far away, the least of them would move the vehicle far.
     """
-    x, y, z = answer.target_from_source[:3, 3]
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    change = np.block([[-cross, np.eye(3)], [np.eye(3), np.zeros((3, 3))]])
-    return change @ answer.covariance @ change.T
+    about, order = answer.covariance_about(answer.target_from_source[:3, 3]), [3, 4, 5, 0, 1, 2]
+    return about[np.ix_(order, order)]
 
 
 def disagreement(pose: np.ndarray, covariance: np.ndarray, prior: Any) -> float:

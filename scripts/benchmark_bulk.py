@@ -23,7 +23,9 @@ def main() -> int:
     parser.set_defaults(threads=2)
     parser.add_argument("--pairs", type=int, default=10_000, help="[default: %(default)s]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ways", type=listed, metavar="A,B", help="loop, local N or ray N [default: loop,local 1,local 2]")
+    parser.add_argument(
+        "--ways", type=listed, metavar="A,B", help="loop, local N or ray N [default: loop,local 1,local 2]"
+    )
     return run(parser, measured)
 
 

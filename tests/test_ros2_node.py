@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from deepgmr import Registration, Status
+
 PATH = Path(__file__).resolve().parent.parent / "examples" / "ros2_node.py"
 
 
@@ -118,7 +120,8 @@ def test_the_covariance_is_that_of_the_place() -> None:
     """Against draws: rotations about the map's origin and translations, as they move the vehicle."""
     rng = np.random.default_rng(4)
     factor = 1e-3 * rng.normal(size=(6, 6))
-    answer = SimpleNamespace(target_from_source=POSE, covariance=factor @ factor.T)
+    left_out: Any = None
+    answer = Registration(POSE, 1.0, factor @ factor.T, 1.0, Status.OK, "", 1.0, left_out, left_out)
     twists = rng.normal(size=(200_000, 6)) @ factor.T
     places = Rotation.from_rotvec(twists[:, :3]).apply(POSE[:3, 3]) + twists[:, 3:]
     drawn = np.cov(np.column_stack([places, twists[:, :3]]).T)

@@ -20,13 +20,14 @@ HOUSE = ROOT / "deepgmr"
 
 # no opinion on registration
 MATHEMATICS = ("errors", "plain", "extras", "threads", "remaining", "geometry", "mixture", "divergence", "networks")
-PRODUCT = ("io", "pipeline", "odometry", "bulk")  # what `register` is, and what is made of it
+PRODUCT = ("io", "pipeline", "posegraph", "odometry", "alignment", "bulk")  # what `register` is, and what is made of it
 SHOWN = ("report",)  # an answer made visible: it reads the product and decides nothing
 WORKSHOP = ("metrics", "datasets", "training", "evaluation", "cli", "__main__")  # makes and measures the product
 HOUSE_ORDER = (*MATHEMATICS, *PRODUCT, *SHOWN, *WORKSHOP)
 # What can show itself to who asks for it, as notebooks do, opens this one door downwards: inside a method, so that nothing
 # is loaded before.
 DOORS = {("pipeline.answer", "report"), ("mixture.gaussian_mixture", "report"), ("pipeline.scan", "pipeline.saved")}
+DOORS |= {("alignment.answer", "report.aligned")}
 # Of the product's algorithm, what reads a file or starts a process; and what is told when one forks.
 IMPURE = (
     "pipeline.bundle",
@@ -35,6 +36,7 @@ IMPURE = (
     "pipeline.workers",
     "pipeline.registrar",
     "odometry.stream",
+    "alignment.joint",
     "threads",
 )
 INSIDE = {  # the order of the rooms within a wing, where it is laid down
@@ -74,7 +76,9 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         ),
         "registrar",
     ),
-    "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "graph", "memory", "stream"),
+    "posegraph": ("graph", "looks"),
+    "alignment": ("settings", "answer", "meeting", "bonds", "forest", "worlds", "settled", "solved", "plan", "joint"),
+    "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "memory", "stream"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")
 
@@ -220,7 +224,8 @@ def test_doors_open_inside_methods_only(door: tuple[str, str]) -> None:
 PURE = [
     path
     for path in modules()
-    if room(dotted(path)) in (*MATHEMATICS, "pipeline", "odometry") and not dotted(path).startswith(IMPURE)
+    if room(dotted(path)) in (*MATHEMATICS, "pipeline", "posegraph", "odometry", "alignment")
+    and not dotted(path).startswith(IMPURE)
 ]
 
 

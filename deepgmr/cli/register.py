@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -71,6 +70,12 @@ def command(
         float | None,
         typer.Option("--trust", metavar="P", help="Confidence from which 0 is the exit code.  [default: 0.9]"),
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", help="Then answer the best motion found so far, with the exit code 3."
+        ),
+    ] = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -126,6 +131,8 @@ def command(
         changes = _changes(preset, config or [])
         if max_rotation is not None and not 0.0 < max_rotation <= 180.0:
             raise InvalidInput(f"--max-rotation must be above 0 and at most 180 degrees, got {max_rotation:g}")
+        if timeout is not None and not timeout > 0:
+            raise InvalidInput(f"--timeout must be a positive number of seconds, got {timeout:g}")
         prior = None if initial is None else files.read_transform(initial, similar=estimate_scale)
         clouds = []
         with progress_bar() as progress:
@@ -163,6 +170,7 @@ def command(
                 refine=not no_refine,
                 drop_invalid=drop_invalid,
                 trace=kept,
+                timeout=timeout,
                 progress=progress,
                 estimate_scale=estimate_scale,
             )
@@ -199,7 +207,7 @@ def command(
             stats, (ours, theirs) = result.stats, result.stats.components
             say(f"{stats.looks} looks at {ours} and {theirs} components, {stats.hypotheses} hypotheses")
             say(f"settings {preset}, bundle {bundle} ({stats.bundle})")
-            say(f"standard deviations: {_deviations(result)}; score {result.score:.3f}")
+            say(f"standard deviations: {result.deviations}; score {result.score:.3f}")
             for other in result.alternatives:
                 say(f"alternative, score {other.score:.3f}:\n{files.matrix_text(other.target_from_source)}")
         if as_json:
@@ -288,11 +296,8 @@ def _described(cloud: CloudFile) -> str:
 
 def verdict(result: Registration) -> str:
     """One line that numpy.loadtxt takes for a comment."""
-    numbers = f"confidence {result.confidence:.3f}, overlap {result.overlap:.3f}"
-    if result.scale != 1:
-        numbers += f", scale {result.scale:.6g}"
     status = paint(result.status.value, "green" if result.trusted else "yellow", sys.stdout)
-    return f"# {status}: {numbers}. {one_line(result.sentence)}"
+    return f"# {status}: {result.numbers}. {one_line(result.sentence)}"
 
 
 def _advice(result: Registration, *, shown: bool) -> str:
@@ -303,9 +308,3 @@ def _advice(result: Registration, *, shown: bool) -> str:
     others = "the alternative" if count == 1 else f"the {count} alternatives"
     where = f"--report FILE.html shows {others}" if shown else f"-v prints {others}, --report FILE.html shows them"
     return f"{where}; --initial T.txt and --max-rotation DEG tell what is known of the motion"
-
-
-def _deviations(result: Registration) -> str:
-    variances = [float(result.covariance[i, i]) for i in range(6)]
-    turn, shift = math.sqrt(abs(sum(variances[:3]))), math.sqrt(abs(sum(variances[3:])))
-    return f"rotation {math.degrees(turn):.3g} degrees, translation {shift:.3g} (units of the input)"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from deepgmr.errors import DeepGMRError, InvalidFile
+from deepgmr.errors import DeepGMRError, InvalidFile, TimedOut
 
 REGISTERED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED = 0, 2, 3, 130
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
@@ -60,7 +60,8 @@ def answering(program: str, *, as_json: bool = False) -> Iterator[None]:
         try:
             yield
         except DeepGMRError as error:
-            kind, message, code = type(error).__name__, one_line(error), BAD_INPUT
+            code = NOT_TRUSTED if isinstance(error, TimedOut) else BAD_INPUT
+            kind, message = type(error).__name__, one_line(error)
         except MemoryError:
             kind, code = "MemoryError", BAD_INPUT
             message = "not enough memory for clouds of this size; thin them out first"

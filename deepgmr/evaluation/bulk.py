@@ -60,7 +60,9 @@ def draw(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
     return chosen
 
 
-def _row(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], way: str, before: list[Result]) -> Result:
+def _row(
+    registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], way: str, before: list[Result]
+) -> Result:
     engine, _, count = way.partition(" ")
     workers = int(count or 1)
     start = time.perf_counter()

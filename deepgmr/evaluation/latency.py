@@ -50,7 +50,6 @@ DEGREES, SHARE = (
     0.02,
 )  # that a prior is off: about any axis through the middle, and of the size along any direction
 REACH = 0.05  # of the diagonal: where peers with a prior look for counterparts
-_TELLS = "Milliseconds of the processor; pairs right of all; median error."
 
 Solve = Callable[[], Any]
 
@@ -219,5 +218,4 @@ def _table(result: Result, known: str) -> str:
 
 def markdown(result: Result) -> str:
     """A table for each thing that may be known."""
-    tables = [f"Known: {known}\n\n{_table(result, known)}" for known in QUESTIONS]
-    return "\n\n".join([_TELLS, *tables])
+    return "\n\n".join(f"Known: {known}\n\n{_table(result, known)}" for known in QUESTIONS)

@@ -26,10 +26,11 @@ SHARES = (0.6, 0.36, 0.02, 0.015, 0.005)  # of the pairs of two scans; in a map 
 TRACKED_FROM = 2  # ... but a place is tracked by scans of the larger sizes, as a LiDAR has them
 KINDS = {"two scans": 0.72, "in a map": 0.03, "in a map, tracked": 0.25}  # shares of the registrations
 TRACKED = 0.1  # metres, standard deviation of the place that is known
-WARM = 0.2  # share of the registrations after which memory should no longer grow
+WARM = 0.2  # share of the registrations after which memory should no longer grow, by its median over a tenth of them
 MAPS = 2  # prepared scans that are met again and again
 NOISE = 0.002  # metres
 PERCENTILES = (50, 90, 99, 99.9)
+COURSE = 200  # of the readings of memory, evenly spaced, that are told
 KEPT = 500  # registrations after which what there is so far is kept
 
 
@@ -50,20 +51,12 @@ def measure(
 
     def found() -> Result:
         done = len(memory) - 1
-        warm = memory[int(WARM * done)]
         return {
             "study": STUDY,
             "provenance": told | {"registrations": done},
             "statuses": statuses,
             "errors": errors[:20],
-            "resident": {
-                "start": memory[0],
-                "warm": warm,
-                "end": memory[-1],
-                "most": max(memory),
-                "growth": memory[-1] - warm,
-                "course": memory[:: max(1, done // 200)],
-            },
+            "resident": {"start": memory[0], "most": max(memory), "course": memory[:: max(1, done // COURSE)]},
             "wall": {kind: _latency(values) for kind, values in sorted(wall.items())},
             "processor": {kind: _latency(values) for kind, values in sorted(busy.items())},
         }
@@ -72,7 +65,7 @@ def measure(
     for number in range(registrations):
         kind, (source, target, truth) = str(rng.choice(list(KINDS), p=list(KINDS.values()))), halls[number % MAPS]
         tracked = kind == "in a map, tracked"
-        some = sizes[TRACKED_FROM:] if tracked else sizes
+        some = (sizes[TRACKED_FROM:] or sizes) if tracked else sizes
         size = int(rng.choice(some, p=SHARES if kind == "two scans" else None))
         cloud = source[rng.choice(len(source), size, replace=False)] + rng.normal(0, NOISE, (size, 3))
         other: Any = maps[number % MAPS]
@@ -112,12 +105,20 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def growth(course: Sequence[float]) -> tuple[float, float]:
+    """The memory (MB) once it was warm, and at the end: medians over a tenth of the registrations."""
+    tenth, begin = max(1, len(course) // 10), int(WARM * len(course))
+    return float(np.median(course[begin : begin + tenth])), float(np.median(course[-tenth:]))
+
+
 def markdown(result: Result) -> str:
     """A row a kind, for the processor's time; then memory and statuses."""
     rows = [{"pair": kind} | found for kind, found in result["processor"].items()]
-    memory, statuses = result["resident"], ", ".join(f"{count:,} {name}" for name, count in result["statuses"].items())
+    warm, end = growth(result["resident"]["course"])
+    statuses = ", ".join(f"{count:,} {name}" for name, count in result["statuses"].items())
     return (
         f"Processor seconds a registration; `tail` is p99.9 over p50.\n\n{as_table(rows, {'tail': '.1f'})}\n\n"
-        f"Resident memory: {memory['warm']:.0f} MB after a fifth of the registrations, {memory['end']:.0f} MB at the end, "
-        f"{memory['most']:.0f} MB at most. Answers: {statuses}."
+        "Resident memory, as the median over a tenth of the registrations: "
+        f"{warm:.0f} MB after a fifth of them, {end:.0f} MB at the end; {result['resident']['most']:.0f} MB at most. "
+        f"Answers: {statuses}; {len(result['errors'])} raised."
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ BLOCK = 1 << 16  # rows looked at together: what a core keeps near it
 _BITS, _LEAST_BITS = 44, 32  # of a coordinate: 1e-13 of the cloud, and of clouds so large that sums would overflow
 _HALF = 1 << 20  # cells on either side of the origin, an axis
 _CELLS = 21  # bits of a cell's place on an axis
-DENSE = 32  # cells of the box about a cloud, for each of its heaps, up to which a table of all is faster than sorting
+DENSE = (
+    160  # bytes of a table of all cells of the box about a cloud, for each of its heaps, that sorting is slower than
+)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring keys land far apart (Knuth 6.4)
 
 
@@ -29,7 +32,11 @@ class Heaps:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or sent to another process: all but what is derived."""
+        return {"sums": self.sums, "counts": self.counts, "step": self.step}
+
+    @cached_property
     def means(self) -> np.ndarray:
         """(M, 3) float64."""
         return self.sums * self.step / self.counts[:, None]
@@ -69,10 +76,10 @@ class Heaps:
         return Heaps(np.ascontiguousarray(sums.T), counts, self.step)
 
     def _keys(self, size: float) -> np.ndarray:
-        places = self.sums if self.single else self.sums / self.counts[:, None]
-        return np.concatenate([keys(places[rows].T * (self.step / size)) for rows in blocks(len(self))])
+        places, unit = (self.sums, self.step) if self.single else (self.means, 1.0)
+        return np.concatenate([keys(places[rows].T * (unit / size)) for rows in blocks(len(self))])
 
-    @property
+    @cached_property
     def finest_size(self) -> float:
         """The least size of cells whose places fit a key; points nearer to one another count as one."""
         if self.single:
@@ -171,7 +178,7 @@ def _ends(ordered: np.ndarray) -> np.ndarray:
 def _labelled(keys: np.ndarray) -> tuple[np.ndarray, int]:
     """Which cell each of the keys (N,) names, in the order of their places, counted from zero, and how many there are."""
     places, box = _boxed(keys)
-    if box <= DENSE * len(places):
+    if 4 * box <= DENSE * len(places):
         cells = np.flatnonzero(_marked(places, box))
         number = np.empty(box, dtype=np.int32)
         number[cells] = np.arange(len(cells), dtype=np.int32)

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from deepgmr.errors import InvalidFile
 from deepgmr.io.cloud import CloudFile, Triangles, transformed
 from deepgmr.io.disk import check_readable, check_writable, reason, replacing
 from deepgmr.io.matrices import matrix_text, read_transform, write_transform
+from deepgmr.io.objects import rows_of
 from deepgmr.io.trajectories import Trajectory, read_trajectory, write_trajectory
 
 __all__ = [
@@ -191,14 +195,19 @@ def caveat(path: str | Path, cloud: CloudFile) -> str:
     return ""
 
 
-def write_cloud(path: str | Path, cloud: CloudFile) -> tuple[str, ...]:
+def write_cloud(path: str | Path, cloud: Any) -> tuple[str, ...]:
     """Write the cloud, or the mesh it was sampled from, in the format the suffix names; whole or not at all.
 
-    Coordinates keep their stored precision, and become double where float32 would lose detail (a binary PCD has
-    float32 wherever that loses none). Returns what the
-    format could not hold (names of properties), so that nothing is dropped in silence. Raises InvalidFile.
+    Takes what `read_cloud` returns, or the points of anything that `register` takes for a cloud but a path. Coordinates
+    keep their stored precision, and become double where float32 would lose detail (a binary PCD has float32 wherever that
+    loses none). Returns what the format could not hold (names of properties), so that nothing is dropped in silence.
+    Raises InvalidFile, or InvalidCloud for what holds no points.
     """
     path = Path(path)
+    if not isinstance(cloud, CloudFile):
+        points = rows_of(cloud)
+        stored = np.dtype(np.float32) if points.dtype == np.float32 else np.dtype(np.float64)
+        cloud = CloudFile(points.astype(np.float64), coordinate_dtype=stored)
     check_output(path, cloud)
     suffix = path.suffix.lower()
     with replacing(path) as stream:

@@ -7,13 +7,59 @@ from typing import Any
 
 import numpy as np
 
+from deepgmr.errors import InvalidCloud, MissingDependency
+from deepgmr.io.disk import reason
 from deepgmr.io.meshes import drawn
 from deepgmr.io.splats import components, is_splat
 
+EXACT = 2**53  # the largest integer up to which a float64 holds them all
 FAINT = 0.1  # of the heaviest component, below which one is haze and no surface
 
 # sensor_msgs/PointField: what the numbers of `datatype` stand for
 _KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+
+
+def rows_of(cloud: Any, *, seed: int = 0) -> np.ndarray:
+    """What `coordinates` finds, as real numbers in one row of x, y, z a point (N, 3): (H, W, 3) and structured arrays, too.
+
+    Raises `InvalidCloud`, which says what was found instead.
+    """
+    try:
+        array = coordinates(cloud, seed=seed)
+    except (MissingDependency, MemoryError):
+        raise
+    except Exception as error:  # whatever an object raises that is asked for its points
+        raise InvalidCloud(
+            f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
+            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path"
+        ) from error
+    if array.dtype.names is not None:
+        array = _from_fields(array)
+    if array.dtype.kind not in "fiu":
+        raise InvalidCloud(f"coordinates must be real numbers, got dtype {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 3:
+        array = array.reshape(-1, 3)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise InvalidCloud(f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
+    if array.dtype.kind in "iu" and (largest := max(map(abs, _ends(array)))) > EXACT:
+        raise InvalidCloud(f"integers up to {largest:.3g} lose digits as floats; subtract an offset first")
+    return array
+
+
+def _ends(integers: np.ndarray) -> tuple[int, int]:
+    return (int(integers.min()), int(integers.max())) if integers.size else (0, 0)
+
+
+def _from_fields(array: np.ndarray) -> np.ndarray:
+    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
+    names = array.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names):
+        raise InvalidCloud(f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
+    columns = [array[axis] for axis in "xyz"]
+    for axis, column in zip("xyz", columns, strict=True):
+        if column.dtype.kind not in "fiu" or column.shape != array.shape:
+            raise InvalidCloud(f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
+    return np.stack([column.ravel() for column in columns], axis=1)
 
 
 def coordinates(cloud: Any, *, seed: int = 0) -> np.ndarray:

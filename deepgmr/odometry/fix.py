@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from deepgmr.pipeline.answer import plain
+from deepgmr.pipeline.judge import Worded
 
 
-class Tracking(str, Enum):
+class Tracking(Worded):
     """How a pose was found. The value is the word for machines, `sentence` is for people."""
-
-    sentence: str
 
     STARTED = "started", "the first scan: its frame is the world"
     TRACKED = "tracked", "found where it was expected"
@@ -23,15 +21,6 @@ class Tracking(str, Enum):
         "lost",
         "not where it was expected, and not found anywhere it has been; go back to where it was tracked, or start anew",
     )
-
-    def __new__(cls, value: str, sentence: str) -> Tracking:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,15 @@ import numpy as np
 
 from deepgmr.errors import InvalidCloud
 from deepgmr.odometry.fix import Fix, Loop
-from deepgmr.odometry.graph import Edge, optimised, right_from_left
 from deepgmr.odometry.local_map import LocalMap
 from deepgmr.odometry.motion import between
-from deepgmr.odometry.places import Place, alike, look_of, revisited
+from deepgmr.odometry.places import Place, alike, revisited
 from deepgmr.odometry.settings import OdometrySettings
 from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.scan import Scan
+from deepgmr.posegraph.graph import Edge, optimised, right_from_left
+from deepgmr.posegraph.looks import look_of
 
 
 @dataclass(eq=False)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepgmr.pipeline.propose.descriptors import describe
-from deepgmr.pipeline.scan import Scan
-from deepgmr.pipeline.settings import ProposeSettings
+from deepgmr.posegraph.looks import likeness
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,22 +21,11 @@ class Place:
     look: np.ndarray  # (D,) unit
 
 
-def look_of(scan: Scan, settings: ProposeSettings) -> np.ndarray:
-    """The mean of the histograms of a scan's components (D,), of unit length: it does not change with the pose."""
-    level = scan.level(scan.rung_for(scan.settings.most), scan.size)
-    pooled = describe(level, scales=settings.scales, bins=settings.bins).double().mean(0).numpy()
-    return pooled / np.linalg.norm(pooled)
-
-
 def alike(look: np.ndarray, places: list[Place]) -> list[Place]:
     """The places in the order of how much like that they look, by what tells them from one another."""
     if not places:
         return []
-    looks = np.array([place.look for place in places])
-    usual = looks.mean(axis=0) if len(places) > 2 else np.zeros_like(look)
-    looks, look = looks - usual, look - usual
-    lengths = np.linalg.norm(looks, axis=1) * np.linalg.norm(look)
-    order = np.argsort(-(looks @ look) / np.maximum(lengths, 1e-30), kind="stable")
+    order = np.argsort(-likeness(look, np.array([place.look for place in places])), kind="stable")
     return [places[i] for i in order]
 
 

@@ -63,6 +63,38 @@ class Registration:
         """What is copied or sent to another process: all but the search, whose trees cannot be."""
         return vars(self) | {"search": None}
 
+    def __repr__(self) -> str:
+        return f"<Registration {self.status}: {self.numbers}>"
+
+    def __str__(self) -> str:
+        """What a person wants to know first."""
+        rows = (
+            " ".join(f"{value: .6f}" for value in row[:3]) + f"  {row[3]:.9g}" for row in self.target_from_source[:3]
+        )
+        lines = [
+            f"{self.status}: {self.numbers}. {self.sentence}",
+            "target_from_source:",
+            *(f"  {row}" for row in rows),
+            f"standard deviations: {self.deviations}",
+            *(f"nothing holds: {direction}" for direction in self.free_directions),
+            *(f"alternative, score {other.score:.3f}" for other in self.alternatives),
+            *(f"note: {note}" for note in self.notes if note != self.sentence),
+        ]
+        return "\n".join(lines)
+
+    @property
+    def numbers(self) -> str:
+        """Confidence and overlap in words, and the scale where it was estimated."""
+        scale = "" if self.scale == 1 else f", scale {self.scale:.6g}"
+        return f"confidence {self.confidence:.3f}, overlap {self.overlap:.3f}{scale}"
+
+    @property
+    def deviations(self) -> str:
+        """Standard deviations in words: of the rotation, and of the middle of what was matched."""
+        about = self.covariance if self.precision is None else self.precision.covariance
+        turn, shift = (math.sqrt(max(np.trace(part), 0.0)) for part in (about[:3, :3], about[3:, 3:]))
+        return f"rotation {math.degrees(turn):.3g} degrees, translation {shift:.3g} (units of the input)"
+
     @property
     def trusted(self) -> bool:
         """Whether the answer is one to act on: the status is `Status.OK`, the confidence at least what was asked."""

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from deepgmr.errors import InvalidCloud, InvalidConfig, MissingDependency
+from deepgmr.errors import InvalidCloud, InvalidConfig
 from deepgmr.geometry.voxels import blocks, scattered
-from deepgmr.io.disk import reason
-from deepgmr.io.objects import coordinates
+from deepgmr.io.objects import rows_of
 from deepgmr.pipeline.settings import JudgeSettings
 
 ROLES = ("source", "target")
-_EXACT = 2**53  # the largest integer up to which a float64 holds them all
 _LARGEST = 1e150  # beyond this a squared coordinate overflows float64
 _SMALLEST = 1e-150  # below this a squared distance underflows
 _FINE, _COARSE = 1e-5, 1e-3  # steps, in sizes of the cloud, below which rounding is harmless and above which it is not
-_PLENTY, _FEW = 1 << 13, 1 << 11  # points that are enough, and too few, to tell how far neighbours are apart ...
-_PATCH, _PROBES = 32, 1000  # ... in cells of so many steps, and of so many of them
+_PLENTY, _FEW = 1 << 12, 1 << 10  # points that are enough, and too few, to tell how far neighbours are apart ...
+_PATCH, _PROBES = 32, 500  # ... in cells of so many steps, and of so many of them
 _ABOUT = 1.25  # how far sizes may be from a factor between units that is still named
 _UNITS = {  # the unit with the larger numbers first
     "feet against metres": 3.281,
@@ -51,18 +49,11 @@ def as_points(
     are not finite (unless `drop_invalid`, which removes those points), for coordinates whose square overflows or
     underflows, and for points that are all equal. Nothing as long as the cloud is made, unless it has to be converted.
     """
-    array = _extract(cloud, name, seed)
-    if array.dtype.names is not None:
-        array = _from_fields(array, name)
-    if array.dtype.kind not in "fiu":
-        raise _refused(name, f"coordinates must be real numbers, got dtype {array.dtype}")
-    if array.ndim == 3 and array.shape[2] == 3:
-        array = array.reshape(-1, 3)
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise _refused(name, f"expected an array of shape (N, 3), got {array.shape}; give one row of x, y, z per point")
+    try:
+        array = rows_of(cloud, seed=seed)
+    except InvalidCloud as error:
+        raise _refused(name, str(error)) from error.__cause__
     kept = array.dtype in (np.float32, np.float64) and array.dtype.isnative
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and _largest(array) > _EXACT:
-        raise _refused(name, f"integers up to {_largest(array):.3g} lose digits as floats; subtract an offset first")
     with np.errstate(over="ignore", invalid="ignore"):  # what a float64 cannot hold becomes infinite, and is refused
         points = np.ascontiguousarray(array, dtype=array.dtype if kept else np.float64)
     if not math.isfinite(_largest(points)):
@@ -106,6 +97,18 @@ def check_units(ratio: float, settings: JudgeSettings) -> None:
         raise InvalidCloud(
             f"the {larger} is {max(ratio, 1 / ratio):.0f} times larger than the {smaller}; a rigid motion cannot "
             f"change size. Bring both clouds to one unit{_likely_units(max(ratio, 1 / ratio))}"
+        )
+
+
+def check_reach(sizes: tuple[float, float], settings: JudgeSettings) -> None:
+    """Raise `InvalidCloud` if one of two clouds vanishes beside the other, by their `Scan.size`: what lies far off counts."""
+    ratio = sizes[0] / sizes[1]
+    if max(ratio, 1 / ratio) > settings.vanishing:
+        role = ROLES[0] if ratio > 1 else ROLES[1]
+        raise InvalidCloud(
+            f"{role}: some of its points lie {max(ratio, 1 / ratio):.2g} times as far out as those of the other cloud reach; "
+            "leave them out",
+            role=role,
         )
 
 
@@ -153,10 +156,11 @@ def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | No
     if largest > float(np.finfo(np.float32).max):
         return None
     step = float(np.spacing(np.float32(largest)))
-    if step < _FINE * radius or (
-        points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points))
-    ):
+    if step < _FINE * radius:
         return None
+    with np.errstate(over="ignore"):  # of points that lie far outside
+        if points.dtype != np.float32 and any((block != block.astype(np.float32)).any() for block in _doubles(points)):
+            return None
     if not any((np.rint(block) != block).any() for block in (part * (0.5 / step) for part in _doubles(points))):
         return None
     # Coarse beside the whole, or beside the way from a point to the next: then neighbours fall together.
@@ -190,29 +194,3 @@ def _doubles(points: np.ndarray) -> Iterator[np.ndarray]:
 
 def _refused(name: str, what: str) -> InvalidCloud:
     return InvalidCloud(f"{name}: {what}", role=name if name in ROLES else None)
-
-
-def _extract(cloud: Any, name: str, seed: int) -> np.ndarray:
-    """The raw coordinate array inside whatever was given."""
-    try:
-        return coordinates(cloud, seed=seed)
-    except (MissingDependency, MemoryError):
-        raise
-    except Exception as error:  # whatever an object raises that is asked for its points
-        raise _refused(
-            name,
-            f"cannot read points from {type(cloud).__name__} ({reason(error)[:200]}); give an (N, 3) array, a tensor, "
-            "a cloud or mesh of Open3D, trimesh, pyvista or laspy, a PointCloud2, a mixture, or a path",
-        ) from error
-
-
-def _from_fields(array: np.ndarray, name: str) -> np.ndarray:
-    """The fields x, y, z of a structured array of any shape, as ROS and PCL hand clouds over, one row a point."""
-    names = array.dtype.names or ()
-    if not {"x", "y", "z"} <= set(names):
-        raise _refused(name, f"a structured array needs the fields x, y, z, got {', '.join(names) or 'none'}")
-    columns = [array[axis] for axis in "xyz"]
-    for axis, column in zip("xyz", columns, strict=True):
-        if column.dtype.kind not in "fiu" or column.shape != array.shape:
-            raise _refused(name, f"the field {axis} must hold one real number a point, got {array.dtype[axis]}")
-    return np.stack([column.ravel() for column in columns], axis=1)

@@ -28,10 +28,23 @@ FEATURES = {  # of the confidence: whether the more of it there is, the more (+1
 }
 
 
-class Status(str, Enum):
-    """What became of a registration. The value is the word for machines, `sentence` is for people."""
+class Worded(str, Enum):
+    """A member's value is the word for machines, `sentence` is for people."""
 
     sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Worded:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Status(Worded):
+    """What became of a registration. The value is the word for machines, `sentence` is for people."""
 
     OK = "ok", "the clouds are registered"
     AMBIGUOUS = (
@@ -66,15 +79,6 @@ class Status(str, Enum):
     )
     ERROR = "error", "the pair could not be registered; see the error"  # of a `Failure`, in a batch
 
-    def __new__(cls, value: str, sentence: str) -> Status:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
-
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -98,6 +102,7 @@ class Evidence:
     # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
     stray: float = 0.0
     scale: float = 1.0  # so many times as large the source would fit better; 1 where that is not plain
+    freedom: float = 1.0  # so many times as much room there was to be wrong in: the scale was in question, too
 
 
 def weigh(
@@ -194,7 +199,8 @@ class Confidence:
         """
         values = features(evidence, settings)
         logit = self.intercept + sum(self.weights[name] * values[name] for name in FEATURES)
-        return min(logistic(logit), ceiling(evidence))
+        doubt = 1 - min(logistic(logit), ceiling(evidence))
+        return 1 - min(evidence.freedom * doubt, 1.0)
 
 
 def judge(evidence: Evidence, confidence: Confidence, settings: JudgeSettings) -> tuple[Status, float]:

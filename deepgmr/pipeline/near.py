@@ -33,6 +33,8 @@ def fitted(search: Search) -> tuple[Polished, Evidence]:
     """The initial motion, polished at once, and the evidence for it alone."""
     settings, initial, levels = search.settings, search.prior.initial, search.levels
     assert initial is not None
+    for level in search.ranked:
+        level.patches(level.settings.for_height + 1)  # first: they tell the spacing, too
     with search.clock("polish"):
         answer = polish(
             *(search.fine(settings.polish.components) if search.detailed else levels),  # normals are there already

@@ -68,12 +68,17 @@ class Precision:
 
 
 def shifted(covariance: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """A covariance (6, 6) about a point so far (3,) from the one that it is about: the point moves by v + w x step."""
+    """A covariance (6, 6) about a point so far (3,) from the one that it is about: the point moves by v + w x step.
+
+    By its root: of large variances times long ways the squares would leave less than nothing.
+    """
     x, y, z = step
     adjoint = np.eye(6)
     adjoint[3:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
-    moved = adjoint @ covariance @ adjoint.T
-    return (moved + moved.T) / 2
+    unit = np.sqrt(np.maximum(np.diag(covariance), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(covariance / unit[:, None] / unit)
+    root = adjoint @ (unit[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
+    return root @ root.T
 
 
 def _named(free: np.ndarray, lever: float, scale: float, centre: np.ndarray) -> tuple[FreeDirection, ...]:

@@ -14,7 +14,7 @@ from deepgmr.io import read_cloud, read_transform
 from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.batch import answers
 from deepgmr.pipeline.bundle import Bundle
-from deepgmr.pipeline.clouds import as_points, check_units
+from deepgmr.pipeline.clouds import as_points, check_reach, check_units
 from deepgmr.pipeline.jobs import Result
 from deepgmr.pipeline.judge import Status, judge
 from deepgmr.pipeline.looks import looks, propose, rank, refined
@@ -106,8 +106,11 @@ class Registrar:
             known = read_transform(initial, similar=estimate_scale) if isinstance(initial, str | Path) else initial
             if known is not None:
                 known = (similarity_matrix if estimate_scale else rigid_matrix)(known, "initial")
-            if not estimate_scale:
+            if estimate_scale:
+                pair = pair.rescaled(1 / pair.size_ratio)
+            else:
                 check_units(pair.size_ratio, settings.judge)
+            check_reach((pair.source.size, pair.target.size), settings.judge)
 
         def begin(pair: Pair) -> Search:
             with clock("scan"):
@@ -118,7 +121,7 @@ class Registrar:
                 search.bundle = self.bundle.seen(detailed=search.detailed)
                 return search
 
-        search = begin(pair.rescaled(1 / pair.size_ratio) if estimate_scale else pair)
+        search = begin(pair)
         try:
             with pace:
                 if estimate_scale:

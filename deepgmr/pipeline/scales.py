@@ -32,7 +32,8 @@ def at_scale(search: Search, answer: Polished, *, estimated: bool) -> Evidence:
             levels = search.fine(settings.polish.components)
             search.stretch = _stretch(search, motion, settings.scale, levels=levels)
             observability = 0.0 if math.isinf(search.stretch.deviation) else evidence.observability
-            return replace(evidence, share=min(evidence.share, search.share), observability=observability)
+            share = min(evidence.share, search.share)
+            return replace(evidence, share=share, observability=observability, freedom=settings.scale.freedom)
         factor = _noticed(search, motion, settings.scale)
     if factor == 1:
         return evidence
@@ -41,9 +42,9 @@ def at_scale(search: Search, answer: Polished, *, estimated: bool) -> Evidence:
 
 def _noticed(search: Search, motion: RigidTransform, settings: ScaleSettings) -> float:
     """So many times as large the source would fit plainly better from a motion (one); 1 where it would not."""
-    found = _stretch(search, motion, replace(settings, settled=settings.nearly_settled))
+    found = _stretch(search, motion, replace(settings, settled=settings.nearly_settled), least=settings.noticed)
     plain = abs(math.log(found.factor)) > max(settings.noticed, settings.deviations * found.deviation)
-    return found.factor if plain else 1.0
+    return found.factor if plain and found.closer > settings.closer else 1.0
 
 
 def sized(search: Search, begin: Callable[[Pair], Search], known: float | None) -> Search:
@@ -105,9 +106,14 @@ def _apart(other: float, scale: float, step: float) -> float:
 
 
 def _stretch(
-    search: Search, motion: RigidTransform, settings: ScaleSettings, levels: tuple[Level, Level] | None = None
+    search: Search,
+    motion: RigidTransform,
+    settings: ScaleSettings,
+    levels: tuple[Level, Level] | None = None,
+    *,
+    least: float = 0.0,
 ) -> Stretch:
     levels = levels or search.levels
     reach = settings.reach * max(level.spacing for level in levels)
     matrix = motion.matrix.double().numpy()
-    return stretch(*levels, matrix, reach, settings, same=search.settings.polish)
+    return stretch(*levels, matrix, reach, settings, same=search.settings.polish, least=least)

@@ -106,7 +106,10 @@ class Level:
     @cached_property
     def spacing(self) -> float:
         """The median distance to the nearest other component."""
-        some = self.points[:: max(1, len(self) // _PROBES)]
+        step = max(1, len(self) // _PROBES)
+        some = self.points[::step]
+        if self._patches is not None:
+            return float(np.median(np.linalg.norm(self.points[self._patches[::step, 1].numpy()] - some, axis=1)))
         return float(np.median(self.tree.nearest(some, 2)[0][:, 1]))
 
     @cached_property
@@ -271,7 +274,7 @@ class Scan:
             heaps = self.heaps if step is None else self._under(step).gathered(size_of(step))
             level = Level.of(heaps.means / scale, self.settings)
         self._levels[key] = level  # the last: a map may meet scans of many sizes, and forgets those not met for long
-        _forget(self._levels)
+        _forget(self._levels, components=2 * self.settings.finest)  # one pair takes no more than one and a half
         return level
 
     def rung_for(self, components: int) -> int | None:
@@ -354,8 +357,11 @@ class Pair:
         return source, target
 
     def _level(self, scan: Scan, step: int | None) -> Level:
-        if step is not None and scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
-            step = scan.rung_for(scan.settings.most)  # it all but vanishes in the voxels of a partner so much larger
+        if step is None:
+            return scan.level(step, self.scale)
+        too_fine = step < rung(scan.heaps.finest_size)  # for the numbers of cells, of a partner so much smaller
+        if too_fine or scan.count(step) < min(scan.settings.vanishing, len(scan.heaps)):
+            step = scan.rung_for(scan.settings.most)  # or it all but vanishes in the voxels of one so much larger
         return scan.level(step, self.scale)
 
     def enter(self, matrix: np.ndarray) -> RigidTransform:
@@ -384,10 +390,12 @@ class Pair:
         return out
 
 
-def _forget(kept: dict[Any, Any]) -> None:
-    """All but the last few."""
-    for old in list(kept)[:-_KEPT]:
-        kept.pop(old, None)
+def _forget(kept: dict[Any, Any], components: float = math.inf) -> None:
+    """All but the last few, and of levels all but the last of so many components in all."""
+    for number, (old, value) in enumerate(reversed(list(kept.items()))):
+        components -= len(value) if isinstance(value, Level) else 0
+        if number and (number >= _KEPT or components < 0):
+            kept.pop(old, None)
 
 
 def fingerprint(settings: ScanSettings) -> str:

@@ -242,7 +242,8 @@ class PolishSettings:
     close: float = 0.6  # share of the last reach within which they are matched
     fewest: int = 10  # of them
     thickness: float = 0.3  # of the disks, as a share of what the gaps across and along the surfaces say ...
-    thinnest: float = 1e-3  # ... but at least this, a ratio of variances
+    thinnest: float = 1e-3  # ... but at least this, a ratio of variances ...
+    thickest: float = 0.5  # ... and for the covariance at most this: of round ones no direction of a normal is left
     looks_same: float = 0.2  # spacings below which ...
     nearest: float = 0.25  # ... this share of the gaps lies where both clouds hold the same points ...
     is_same: float = 0.1  # ... and their root mean square below this, once fitted
@@ -301,7 +302,9 @@ class ScaleSettings:
         0.04  # logarithm of a factor from which an answer at the scale of the input is not one to act on ...
     )
     deviations: float = 2.0  # ... if it is so many standard deviations
+    closer: float = 1.0  # ratio by which matches then lie closer, at least
     doubtful: float = 0.5  # most that such an answer is believed
+    freedom: float = 3.0  # by how much more an answer whose scale was sought is doubted
     step: float = 1.15  # ratio of the scales that are tried ...
     span: float = 2.0  # ... about the one at which both clouds are of one size, as far as this
     widest: float = 1.4  # by how much a fit may leave the scale that it began at
@@ -330,6 +333,7 @@ class JudgeSettings:
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
     odd_size_sure: float = 6.0  # ... and in any case
     other_units: float = 200.0  # ratio of the sizes that no rigid motion can bridge usefully
+    vanishing: float = 1e6  # ratio of the sizes, of what lies far off too, at which nothing is left of the smaller
 
 
 @dataclass(frozen=True)

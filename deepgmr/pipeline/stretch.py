@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.procrustes import align_similar
-from deepgmr.geometry.transform import so3_exp
 from deepgmr.pipeline.refine import matches, moved
 from deepgmr.pipeline.sandwich import cross
 from deepgmr.pipeline.scan import Level
@@ -30,29 +29,39 @@ class Stretch:
     factor: float
     deviation: float  # standard deviation of the factor's logarithm; infinite where nothing holds it
     swing: np.ndarray  # (6,) how the twist (rotation vector, translation) about the centre follows the logarithm
+    closer: float = 1.0  # ratio by which matches lie closer than under the motion that it began with: a median
 
 
 def stretch(
-    source: Level, target: Level, matrix: np.ndarray, reach: float, settings: ScaleSettings, *, same: PolishSettings
+    source: Level,
+    target: Level,
+    matrix: np.ndarray,
+    reach: float,
+    settings: ScaleSettings,
+    *,
+    same: PolishSettings,
+    least: float = 0.0,
 ) -> Stretch:
     """Gauss and Newton on point-to-plane distances over similarities, from a rigid motion (4, 4) within `reach`.
 
     Matches from either cloud, along the mean of their normals, weighed by Cauchy's function of their distance. Where
     the clouds turn out to hold the very same points (as settings of the polish say), the last steps are closed-form
-    ones (Umeyama 1991, eq. 40-42), which are exact.
+    ones (Umeyama 1991, eq. 40-42), which are exact. Of a factor whose logarithm is no larger than `least` the deviation
+    is not asked for: it is infinite.
     """
-    rigid, factor = matrix, 1.0
+    rigid, factor, before = matrix, 1.0, 0.0
     for _ in range(settings.steps):
         terms = _terms(source, target, rigid, factor, reach)
         if terms is None:
             return Stretch(matrix, 1.0, math.inf, np.zeros(6))
         x, jacobian, residual, weight = terms
+        before = before or float(np.median(np.abs(residual)))
         centre = x.mean(axis=0)
         information = jacobian.T @ (weight[:, None] * jacobian)
         information += (settings.damping * np.trace(information) + _TINY) * np.eye(7)
         step = -np.linalg.solve(information, jacobian.T @ (weight * residual))
         step *= min(1.0, settings.stride / max(np.abs(step).max(), 1e-300))
-        turn, grown = so3_exp(torch.from_numpy(step[:3])).numpy(), math.exp(step[6])
+        turn, grown = Rotation.from_rotvec(step[:3]).as_matrix(), math.exp(step[6])
         change = np.eye(4)
         change[:3, :3] = turn
         # x -> grown turn (x - centre) + centre + shift, with `grown` taken out of the translation of the rigid part
@@ -62,7 +71,9 @@ def stretch(
         if np.abs(step).max() < settings.settled:
             break
     rigid, factor = _exact(source, target, rigid, factor, same)
-    return _observed(source, target, rigid, factor, reach, settings)
+    if abs(math.log(factor)) < least:
+        return Stretch(rigid, factor, math.inf, np.zeros(6))
+    return _observed(source, target, rigid, factor, reach, settings, before=before)
 
 
 def _terms(
@@ -102,9 +113,19 @@ def _exact(
 
 
 def _observed(
-    source: Level, target: Level, matrix: np.ndarray, factor: float, reach: float, settings: ScaleSettings
+    source: Level,
+    target: Level,
+    matrix: np.ndarray,
+    factor: float,
+    reach: float,
+    settings: ScaleSettings,
+    *,
+    before: float,
 ) -> Stretch:
-    """The deviation of the factor by sums over patches, within which errors agree: `sandwich.sandwich`, in short."""
+    """The deviation of the factor by sums over patches, within which errors agree: `sandwich.sandwich`, in short.
+
+    `before` is the median distance of the matches that the fit began with.
+    """
     terms = _terms(source, target, matrix, factor, reach)
     if terms is None:
         return Stretch(matrix, factor, math.inf, np.zeros(6))
@@ -123,5 +144,7 @@ def _observed(
     np.add.at(sums, label, (weight * residual)[:, None] * jacobian)
     deviation = settings.correlated * float(np.linalg.norm(sums @ inverse[:, 6])) / lever
     swing = np.linalg.pinv(information[:6, :6], rcond=settings.slides, hermitian=True) @ -information[:6, 6]
-    floor = settings.discretised * bool(np.median(np.abs(residual)) > _EXACT * source.spacing)
-    return Stretch(matrix, factor, math.hypot(deviation, floor), swing * unit[:6] * lever)
+    now = float(np.median(np.abs(residual)))
+    floor = settings.discretised * (now > _EXACT * source.spacing)
+    closer = before / max(now, _TINY)
+    return Stretch(matrix, factor, math.hypot(deviation, floor), swing * unit[:6] * lever, closer)

@@ -91,7 +91,7 @@ def _of_surfaces(
     forward = np.arange(len(x)) < np.isfinite(target.tree.within(moved(source.points, matrix), reach)[0]).sum()
     spacing = max(source.spacing, target.spacing)
     across, along = spread(residual, m, n)
-    thickness = float(np.clip(settings.thickness * across / along, settings.thinnest, 1.0))
+    thickness = float(np.clip(settings.thickness * across / along, settings.thinnest, settings.thickest))
     covariance = sandwich(
         disk_terms(arm, residual, m, n, unit, thickness),
         arm,

@@ -126,7 +126,8 @@ def test_the_answer_is_for_numpy_and_for_people(
     assert callable(standin.calls[0].pop("progress"))
     assert standin.calls[0] == {
         **{"initial": None, "max_rotation_degrees": None, "trust": None, "seed": 0, "refine": True},
-        **{"drop_invalid": False, "source_origin": None, "target_origin": None, "estimate_scale": False},
+        **{"drop_invalid": False, "source_origin": None, "target_origin": None, "timeout": None},
+        "estimate_scale": False,
     }
     assert standin.loaded == ["default", "default"] and standin.changes == []
 
@@ -237,7 +238,7 @@ def test_a_pcd_of_doubles_is_said(
         assert words in said and said.count("\n") == bool(words)
 
 
-@pytest.mark.parametrize("status", ["ambiguous", "degenerate", "low_overlap", "uncertain"])
+@pytest.mark.parametrize("status", ["ambiguous", "degenerate", "low_overlap", "uncertain", "timeout"])
 def test_an_answer_not_to_be_trusted_is_still_given(
     pair: list[str], standin: StandIn, tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,6 +360,8 @@ def test_bad_files(
         (["--initial", "{}/src.ply"], "src.ply: is not text"),
         (["--max-rotation", "0"], "at most 180 degrees, got 0"),
         (["--max-rotation", "nan"], "at most 180 degrees, got nan"),
+        (["--timeout", "0"], "a positive number of seconds, got 0"),
+        (["--timeout", "nan"], "a positive number of seconds, got nan"),
         (["--trust", "1.5"], "a probability from 0 to 1, got 1.5"),
         (["--trust", "nan"], "a probability from 0 to 1, got nan"),
         (["--preset", "best"], "unknown preset `best`; the presets are default, fast, thorough, paper"),
@@ -666,6 +669,18 @@ def test_the_trust_that_is_asked_for_decides(sample: Path, capsys: pytest.Captur
         assert cli.register_main([*pair, *options]) == 3
         assert "# uncertain: " in capsys.readouterr().out
     assert cli.register_main([*pair, "--config", "judge.trust=1", "--trust", "0.5"]) == 0
+
+
+def test_the_time_that_is_given_decides(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(sample / "sample_source.ply"), str(sample / "sample_target.ply")]
+    known = ["--initial", str(sample / "sample_target_from_source.txt"), "--timeout", "1e-6"]
+    assert cli.register_main([*pair, *known]) == 3
+    printed = capsys.readouterr()
+    assert "# timeout: " in printed.out and np.loadtxt(io.StringIO(printed.out)).shape == (4, 4)
+    assert cli.register_main([*pair, "--timeout", "1e-6", "--json", "-o", str(tmp_path / "x.ply")]) == 3
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["kind"] == "TimedOut" and json.loads(printed.out)["exit_code"] == 3
+    assert "no motion was found within the timeout of 1e-06 s" in printed.err and not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_is_none_is_refused(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

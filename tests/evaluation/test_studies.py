@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ from deepgmr.evaluation import (
     networks,
     profile,
     read_result,
+    soak,
     solvers,
     trainings,
     worlds,
     write_result,
 )
-from deepgmr.evaluation.results import Result, as_table, provenance
+from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.pipeline.registrar import Registrar
@@ -255,3 +257,25 @@ def test_the_command_is_told_without_the_folders_of_a_machine(monkeypatch: pytes
         assert provenance()["command"] == f"{told} evaluate 'x.h5#recrop70' 'ModelNet40/#noisy' scans"
     monkeypatch.setattr("sys.argv", ["/lib/deepgmr/__main__.py", "doctor"])
     assert provenance(pairs=3)["command"] == "python -m deepgmr doctor" and provenance(pairs=3)["pairs"] == 3
+
+
+def test_the_soak_counts_every_registration_and_what_is_raised(tmp_path: Path, monkeypatch: Any) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(soak, "KEPT", 3)
+    monkeypatch.setattr(soak, "SHARES", (0.7, 0.3))
+    found, calls = Registrar.register, []
+
+    def register(self: Registrar, *pair: Any, **options: Any) -> Any:
+        calls.append(options)
+        if len(calls) == 2:
+            raise ValueError("on purpose")
+        return found(self, *pair, **options)
+
+    monkeypatch.setattr(Registrar, "register", register)
+    result = soak.measure(7, watch=Watch(kept.append), sizes=(60, 300), seed=3)
+    assert [each["provenance"]["registrations"] for each in kept] == [3, 6]
+    assert sum(result["statuses"].values()) == len(calls) == 7 and result["errors"] == ["ValueError: on purpose"]
+    assert sum(row["registrations"] for row in result["processor"].values()) == 7
+    assert len(result["resident"]["course"]) == 8 and result["resident"]["most"] > 50
+    assert "raised" in returned(soak, result, tmp_path)
+    assert soak.growth([0.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]) == (1.0, 8.0)

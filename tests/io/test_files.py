@@ -19,11 +19,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 import trimesh
 from damage import fuzz, watched
 from scipy.spatial.transform import Rotation
 
-from deepgmr.errors import InvalidFile, InvalidTransform, MissingDependency
+from deepgmr.errors import InvalidCloud, InvalidFile, InvalidTransform, MissingDependency
 from deepgmr.io import (
     CloudFile,
     caveat,
@@ -143,6 +144,39 @@ def test_ply_in_double_precision_keeps_every_digit(tmp_path: Path) -> None:
         write_cloud(tmp_path / "survey.ply", CloudFile(points, text=text))
         np.testing.assert_array_equal(read_cloud(tmp_path / "survey.ply").points, points)
     assert cloud.coordinate_dtype == np.float64
+
+
+@pytest.mark.parametrize("suffix", ["ply", "npz", "xyz"])
+def test_what_register_takes_can_be_written(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    table = np.zeros(len(POINTS), [("ring", "u1"), ("x", "f4"), ("y", "f4"), ("z", "f4")])
+    table["x"], table["y"], table["z"] = POINTS.T
+    for given in (POINTS, POINTS.tolist(), torch.tensor(POINTS, requires_grad=True), trimesh.PointCloud(POINTS)):
+        assert write_cloud(path, given) == ()
+        np.testing.assert_array_equal(read_cloud(path).points, POINTS)
+    for given in (POINTS.astype(np.float32), POINTS.astype(">f4"), table):
+        write_cloud(path, given)
+        np.testing.assert_array_equal(read_cloud(path).points.astype(np.float32), POINTS.astype(np.float32))
+    write_cloud(tmp_path / "a.ply", POINTS.astype(np.float32))
+    assert read_cloud(tmp_path / "a.ply").coordinate_dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (POINTS[:, :2], r"shape \(N, 3\), got \(\d+, 2\)"),
+        (POINTS * 1j, "real numbers, got dtype complex128"),
+        (None, "real numbers, got dtype object"),
+        ("a.ply", "real numbers, got dtype <U5"),
+        ([[1, 2], [3]], "cannot read points from list"),
+        (np.full((4, 3), 2**53 + 1), "lose digits as floats"),
+        (np.zeros(4, [("x", "f4"), ("y", "f4")]), "needs the fields x, y, z, got x, y"),
+    ],
+)
+def test_what_holds_no_points_is_not_written(given: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidCloud, match=message):
+        write_cloud(tmp_path / "a.ply", given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ply_as_trimesh_reads_it(tmp_path: Path) -> None:
@@ -624,11 +658,12 @@ def test_write_protected_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InvalidFile, match="write-protected"):
             write_cloud(kept, rich_cloud())
 
-    def locked(self: Path, *_: object) -> None:
+    def locked(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", locked)
+        patch.setattr(os, "open", locked)
         with pytest.raises(InvalidFile, match=r"cannot be written \(Permission denied\); choose another folder"):
             write_cloud(tmp_path / "new.ply", rich_cloud())
         with pytest.raises(InvalidFile, match=r"cannot be read \(Permission denied\)"):

@@ -8,15 +8,16 @@ from scipy.linalg import expm, logm
 from scipy.spatial.transform import Rotation
 
 from deepgmr.odometry.fix import Fix, Loop, Tracking
-from deepgmr.odometry.graph import Edge
 from deepgmr.odometry.local_map import LocalMap
 from deepgmr.odometry.memory import Memory
 from deepgmr.odometry.motion import between, carried, deskewed, velocity
-from deepgmr.odometry.places import Place, alike, look_of, revisited
+from deepgmr.odometry.places import Place, alike, revisited
 from deepgmr.odometry.settings import OdometrySettings
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.scan import Scan
 from deepgmr.pipeline.settings import ProposeSettings, ScanSettings
+from deepgmr.posegraph.graph import Edge
+from deepgmr.posegraph.looks import look_of
 
 
 def generator(twist: np.ndarray) -> np.ndarray:

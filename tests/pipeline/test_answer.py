@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepgmr.errors import InvalidCloud
-from deepgmr.pipeline.answer import Registration, Stats
+from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.judge import Evidence, Status
+from deepgmr.pipeline.precision import FreeDirection, Precision
 
 MATRIX = np.eye(4)
 MATRIX[:3, :3] = Rotation.from_rotvec([0.3, -2.0, 0.7]).as_matrix()
@@ -79,3 +80,19 @@ def test_the_motion_in_torch(answer: Registration) -> None:
     np.testing.assert_allclose(single.matrix, MATRIX, rtol=1e-6)
     assert answer.motion(torch.zeros(2, device="meta")).rotation.device.type == "meta"
     assert answer.motion(torch.zeros(2, dtype=torch.int32)).matrix.dtype == torch.float64
+
+
+def test_printed_it_is_a_few_lines(answer: Registration) -> None:
+    free = FreeDirection("shift", np.array([1.0, 0.0, 0.0]))
+    precision = Precision(MATRIX[:3, 3], np.diag([4e-6, 0.0, 0.0, 9e-4, 0.0, 0.0]), (free,))
+    told = replace(
+        answer, precision=precision, notes=("It is.", "look at it"), alternatives=(Alternative(MATRIX, 0.125),)
+    )
+    assert repr(told) == "<Registration ok: confidence 0.900, overlap 0.500>"
+    first, _, *rows, spread, held, other, note = str(told).splitlines()
+    assert first == "ok: confidence 0.900, overlap 0.500. It is."
+    np.testing.assert_allclose([[float(value) for value in row.split()] for row in rows], MATRIX[:3], atol=1e-6)
+    assert spread == "standard deviations: rotation 0.115 degrees, translation 0.03 (units of the input)"
+    assert (held, other) == ("nothing holds: shift along (1.000, 0.000, 0.000)", "alternative, score 0.125")
+    assert note == "note: look at it"
+    assert "rotation 99.2 degrees, translation 1.73" in str(answer)  # of a covariance of ones about the origin

@@ -250,7 +250,7 @@ def test_errors_of_other_samples_of_a_surface_are_as_large_as_they_are_said_to_b
         answer = near().register(source, target, initial=np.eye(4))
         twist = error_about(answer.precision.centre, answer.target_from_source, np.eye(4))
         squares.append(twist @ np.linalg.solve(answer.precision.covariance, twist))
-    assert 1.0 < np.mean(squares) < 9.0 and np.mean(np.array(squares) < 12.59) > 0.75  # wide, for what may be bent
+    assert 2.0 < np.mean(squares) < 9.0 and np.mean(np.array(squares) < 12.59) > 0.75
 
 
 def test_fits_of_halves_that_differ_widen_the_covariance() -> None:

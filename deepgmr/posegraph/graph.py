@@ -35,32 +35,67 @@ def optimised(poses: np.ndarray, edges: list[Edge], *, rounds: int, robust: floa
     """
     if len(poses) < 2 or not edges:
         return poses.copy()
-    first, second = np.array([(edge.first, edge.second) for edge in edges]).T
-    measured = _rigid(np.array([edge.motion for edge in edges])).inverse()
-    roots = np.array([_whitening(edge.covariance) for edge in edges])  # (E, 6, 6)
-    loops = np.array([edge.loop for edge in edges])
-    current = _rigid(poses)
+    current, measured = _rigid(poses), _Measured.of(edges)
     for _ in range(rounds):
-        between = current[first].inverse() @ current[second]
-        error = np.einsum("eij,ej->ei", roots, (measured @ between).log().numpy())
-        length = np.linalg.norm(error, axis=1) / np.sqrt(6)
-        weight = np.where(loops, 1 / np.sqrt(1 + (length / robust) ** 2), 1.0)
-        towards_first = -roots @ _adjoint(between.inverse()) * weight[:, None, None]
-        jacobian = _blocks(towards_first, roots * weight[:, None, None], first, second, len(poses))
-        free = jacobian[:, 6:]
-        step = np.concatenate(
-            [np.zeros(6), -spsolve(csc_array(free.T @ free), free.T @ (error * weight[:, None]).ravel())]
-        )
+        free, error = measured.linearised(current, robust)
+        step = np.concatenate([np.zeros(6), -spsolve(csc_array(free.T @ free), free.T @ error)])
         current = current @ RigidTransform.exp(torch.from_numpy(step.reshape(-1, 6)))
         if np.abs(step).max() < _DONE:
             break
     return current.matrix.numpy()
 
 
+def marginals(poses: np.ndarray, edges: list[Edge], *, robust: float) -> np.ndarray:
+    """Covariances (P, 6, 6) of the poses that `optimised` found, right, against the first one, whose own is zero.
+
+    Of the inverse of the information; the larger, where there are more edges than a tree has, the further these are off
+    for what their covariances say (the ratio of Birge 1932). Every pose must hang together with the first.
+    """
+    covariances = np.zeros((len(poses), 6, 6))
+    if len(poses) < 2:
+        return covariances
+    free, error = _Measured.of(edges).linearised(_rigid(poses), robust)
+    freedom = free.shape[0] - free.shape[1]
+    ratio = max(1.0, float(error @ error) / freedom) if freedom else 1.0
+    inverse = ratio * np.linalg.inv((free.T @ free).toarray())
+    blocks = inverse.reshape(len(poses) - 1, 6, len(poses) - 1, 6)
+    own = np.arange(len(poses) - 1)
+    covariances[1:] = blocks[own, :, own]
+    return (covariances + covariances.swapaxes(1, 2)) / 2
+
+
 def right_from_left(covariance: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """From the covariance of xi in exp(xi) motion to that in motion exp(xi)."""
     back = _adjoint(_rigid(motion[None]).inverse())[0]
     return back @ covariance @ back.T
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Edges as arrays."""
+
+    first: np.ndarray  # (E,)
+    second: np.ndarray  # (E,)
+    motion: RigidTransform  # (E) second from first
+    root: np.ndarray  # (E, 6, 6) of the information
+    loop: np.ndarray  # (E,)
+
+    @classmethod
+    def of(cls, edges: list[Edge]) -> _Measured:
+        first, second = np.array([(edge.first, edge.second) for edge in edges]).T
+        motion = _rigid(np.array([edge.motion for edge in edges])).inverse()
+        roots = np.array([_whitening(edge.covariance) for edge in edges])
+        return cls(first, second, motion, roots, np.array([edge.loop for edge in edges]))
+
+    def linearised(self, poses: RigidTransform, robust: float) -> tuple[csc_array, np.ndarray]:
+        """How the whitened, weighted errors (6 E,) change with all poses but the first (6 E, 6 P - 6), and the errors."""
+        between = poses[self.first].inverse() @ poses[self.second]
+        error = np.einsum("eij,ej->ei", self.root, (self.motion @ between).log().numpy())
+        length = np.linalg.norm(error, axis=1) / np.sqrt(6)
+        weight = np.where(self.loop, 1 / np.sqrt(1 + (length / robust) ** 2), 1.0)[:, None, None]
+        towards_first = -self.root @ _adjoint(between.inverse()) * weight
+        blocks = _blocks(towards_first, self.root * weight, self.first, self.second, len(poses.translation))
+        return blocks[:, 6:], (error * weight[:, 0]).ravel()
 
 
 def _rigid(matrices: np.ndarray) -> RigidTransform:

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from deepgmr.odometry.graph import Edge, optimised, right_from_left
+from deepgmr.posegraph.graph import Edge, optimised, right_from_left
 
 RNG = np.random.default_rng(5)
 

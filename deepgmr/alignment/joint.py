@@ -1,0 +1,163 @@
+"""The algorithm box: from scans in no order to one frame, by trying pairs until what they say hangs together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepgmr.alignment.answer import Alignment
+from deepgmr.alignment.bonds import Bond, bond
+from deepgmr.alignment.meeting import Sketches
+from deepgmr.alignment.plan import Pairs, Plan
+from deepgmr.alignment.settings import AlignmentSettings
+from deepgmr.alignment.settled import World, believed
+from deepgmr.alignment.solved import solved
+from deepgmr.errors import Cancelled, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
+from deepgmr.pipeline.answer import Failure, Registration
+from deepgmr.pipeline.jobs import Given
+from deepgmr.pipeline.pace import Progress
+from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.scan import Scan
+from deepgmr.pipeline.settings import preset
+from deepgmr.posegraph.looks import likeness, look_of
+
+_WORTH = 8  # pairs for which it pays to start a process
+
+
+def align(
+    scans: Sequence[Any],
+    *,
+    registrar: Registrar | None = None,
+    settings: AlignmentSettings | None = None,
+    workers: int = 1,
+    budget: int | None = None,
+    seed: int = 0,
+    drop_invalid: bool = False,
+    progress: Progress | None = None,
+) -> Alignment:
+    """Put scans that were taken in any order and in any poses into one frame.
+
+    scans         what `register` takes, at least two
+    registrar     what tries pairs of them; by default the default bundle
+    settings      `AlignmentSettings`
+    workers       processes that share the work
+    budget        pairs that are tried at most; by default as many as it takes
+    seed          of the points drawn on meshes, and of the trees from which the likeliest is sought
+    drop_invalid  leave out points with NaN or infinite coordinates instead of raising
+    progress      called often with (stage, fraction done); returns False to have `Cancelled` raised
+
+    Pairs that look alike are tried first, then those that may tie parts to one another or make sure of what is not sure.
+    Answers that contradict others are rejected, and a scan that nothing ties to others is left to itself. Deterministic,
+    whatever the order of the scans and the number of workers, up to the frames of the components and the last digits.
+    Raises `InvalidCloud` or `InvalidFile`, which name the scan, `InvalidInput` for fewer than two, or `InvalidConfig`.
+    """
+    _check(scans, budget)
+    registrar, settings = registrar or Registrar.load("default"), settings or AlignmentSettings()
+    told = _Told(progress)
+    prepared = _prepared(scans, registrar, seed, drop_invalid, told)
+    order = sorted(range(len(prepared)), key=lambda each: Given.of("scan", prepared[each], {}, copied=False).key)
+    ordered = [prepared[each] for each in order]  # so that nothing hangs on the order in which they came
+    tries = _Tries(ordered, registrar, settings, workers, 2 * len(ordered) ** 2 if budget is None else budget, told)
+    looks = np.array([look_of(copy(scan), registrar.settings.propose) for scan in ordered])
+    plan = Plan(tries.sketches, np.array([likeness(look, looks) for look in looks]), settings)
+
+    pairs, hard = plan.first(), False
+    for _ in range(settings.rounds):
+        plan.tried.update(tries.made(pairs, hard))
+        world = tries.world(starts=1, seed=seed)
+        told(f"{len(world.components[0])} of {len(ordered)} scans in one frame", 0.9)
+        pairs, hard = plan.more(world.path, world.counts, world.forest.poses), False  # what may be seen at a glance
+        if not pairs:  # and then what may be with every look
+            pairs, hard = plan.again(world.path, {pair: tries.confidence(pair) for pair in plan.tried}), True
+        if not pairs or tries.left <= 0:
+            break
+    world = tries.world(starts=settings.starts, seed=seed)
+    return solved(world, tries.answers, ordered, order, settings)
+
+
+@dataclass(eq=False)
+class _Tries:
+    """Pairs that were tried, and what the answers say together."""
+
+    scans: list[Scan]
+    registrar: Registrar
+    settings: AlignmentSettings
+    workers: int
+    left: int  # pairs that may still be tried
+    told: _Told
+    answers: dict[tuple[int, int], Registration | Failure] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.size = float(np.median([scan.size for scan in self.scans]))
+        self.sketches = Sketches(self.scans, self.settings)
+        self.quick = Registrar(self.registrar.bundle, preset("fast", self.registrar.settings))
+
+    def made(self, pairs: Pairs, hard: bool) -> Pairs:
+        """Try pairs, as many as may be; those that were."""
+        pairs = pairs[: max(self.left, 0)]
+        self.left -= len(pairs)
+        registrar = self.registrar if hard else self.quick
+        workers = max(1, min(self.workers, len(pairs) // (1 if hard else _WORTH)))
+        # copies, which keep nothing: what is derived from a scan lives as long as the batch holds on to it
+        jobs = ((copy(self.scans[second]), copy(self.scans[first])) for first, second in pairs)
+        for done, (number, answer) in enumerate(registrar.iter_batch(jobs, workers=workers), start=1):
+            self.answers[pairs[number]] = answer
+            self.told(f"registering {len(self.answers)} pairs", 0.1 + 0.8 * done / len(pairs))
+        return pairs
+
+    def confidence(self, pair: tuple[int, int]) -> float:
+        return self.answers[pair].confidence
+
+    @property
+    def bonds(self) -> list[Bond]:
+        """Of the pairs that have an answer, in their order."""
+        return [
+            bond(*pair, (self.scans[pair[0]], self.scans[pair[1]]), answer, self.size, self.settings)
+            for pair, answer in sorted(self.answers.items(), key=lambda each: each[0])
+            if isinstance(answer, Registration)
+        ]
+
+    def world(self, *, starts: int, seed: int) -> World:
+        missed = self.sketches.missed
+        return believed(self.bonds, len(self.scans), self.size, self.settings, missed, starts=starts, seed=seed)
+
+
+@dataclass(eq=False)
+class _Told:
+    """Who follows."""
+
+    progress: Progress | None
+
+    def __call__(self, stage: str, done: float) -> None:
+        if self.progress is not None and self.progress(stage, done) is False:
+            raise Cancelled("stopped by `progress`")
+
+
+def _check(scans: Sequence[Any], budget: int | None) -> None:
+    if isinstance(scans, str | Path) or not isinstance(scans, Sequence | np.ndarray):
+        raise InvalidInput(f"scans must be a list of clouds or paths, got {type(scans).__name__}")
+    if len(scans) < 2:
+        raise InvalidInput(f"there must be at least two scans to put into one frame, got {len(scans)}")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
+        raise InvalidConfig(f"budget must be a whole number of pairs from 1, got {budget!r}")
+
+
+def _prepared(scans: Sequence[Any], registrar: Registrar, seed: int, drop_invalid: bool, told: _Told) -> list[Scan]:
+    """Every scan, prepared once; a complaint names it."""
+    prepared = []
+    for number, scan in enumerate(scans):
+        told("reading", 0.1 * number / len(scans))
+        name = str(scan) if isinstance(scan, str | Path) else f"scan {number}"
+        try:
+            prepared.append(registrar.prepare(scan, role=name, drop_invalid=drop_invalid, seed=seed))
+        except InvalidCloud as error:
+            raise InvalidCloud(str(error) if name in str(error) else f"{name}: {error}", role=name) from None
+    if not all(math.isfinite(scan.size) and scan.size > 0 for scan in prepared):
+        raise InvalidFile("a scan has no size")
+    return prepared

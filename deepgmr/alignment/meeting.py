@@ -1,0 +1,41 @@
+"""How much of one scan meets another where they are placed, and what it says if a search did not find that."""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+
+import numpy as np
+
+from deepgmr.alignment.settings import AlignmentSettings
+from deepgmr.pipeline.scan import Scan
+
+
+class Sketches:
+    """A few components of every scan, about its own centre, input units."""
+
+    def __init__(self, scans: list[Scan], settings: AlignmentSettings) -> None:
+        self.settings = settings
+        self.levels = [copy(scan).level(scan.rung_for(settings.sketch), 1.0) for scan in scans]
+        self.reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in self.levels]
+
+    def shares(self, first: int, second: int, motion: np.ndarray) -> tuple[float, float]:
+        """Of the first and of the second that lie within a spacing of the other under a motion first from second."""
+        if np.linalg.norm(motion[:3, 3]) > self.reach[first] + self.reach[second]:
+            return 0.0, 0.0
+        return self._share(second, first, np.linalg.inv(motion)), self._share(first, second, motion)
+
+    def missed(self, first: int, second: int, motion: np.ndarray) -> float:
+        """The log of how probable it is that a search does not find two scans that lie so to one another.
+
+        Of 265 pairs of fragments of a kitchen one look found all where half of either meets the other, half where a
+        quarter does, and none where a tenth does.
+        """
+        settings, share = self.settings, min(self.shares(first, second, motion))
+        found = 1 / (1 + math.exp((settings.found_at - share) / settings.found_within))
+        return math.log(max(1 - found, settings.missed))
+
+    def _share(self, still: int, moved: int, motion: np.ndarray) -> float:
+        here, there = self.levels[moved], self.levels[still]
+        points = here.points @ motion[:3, :3].T + motion[:3, 3]
+        return float(np.isfinite(there.tree.within(points, max(here.spacing, there.spacing))[0]).mean())

@@ -1,0 +1,193 @@
+"""Poses that agree best with all the answers that agree with them, and which answers those are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deepgmr.alignment.bonds import Bond
+from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached, spanning
+from deepgmr.alignment.settings import AlignmentSettings
+from deepgmr.alignment.worlds import agreement, improved, score, weighed
+from deepgmr.posegraph.graph import Edge, optimised
+
+Missed = Callable[[int, int, np.ndarray], float]  # of two scans and a motion first from second: a log probability
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What is believed."""
+
+    forest: Forest  # with the poses that agree best
+    bonds: list[Bond]
+    chosen: dict[int, int]  # rows of the forest's table that are accepted, by the number of the bond
+    probability: np.ndarray  # (B,) that a bond's motion, as chosen or as answered, is right
+    path: np.ndarray  # (V, V) that two scans lie right to one another; zero in different components
+
+    @property
+    def components(self) -> list[list[int]]:
+        """The scans of every tree, rising; the largest first, those as large by their first scan."""
+        found: dict[int, list[int]] = {}
+        for scan, root in enumerate(self.forest.tree.tolist()):
+            found.setdefault(root, []).append(scan)
+        return sorted(found.values(), key=lambda each: (-len(each), each[0]))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(V,) accepted bonds of every scan."""
+        ends = [end for number in self.chosen for end in (self.bonds[number].first, self.bonds[number].second)]
+        return np.bincount(np.array(ends, dtype=np.int64), minlength=self.forest.table.count)
+
+    def edges(self, members: list[int]) -> list[Edge]:
+        """What is accepted between the scans of a component, by their places in it."""
+        return _edges(self.forest, self.bonds, self.chosen, members)
+
+
+def believed(
+    bonds: list[Bond],
+    count: int,
+    size: float,
+    settings: AlignmentSettings,
+    missed: Missed | None = None,
+    *,
+    starts: int,
+    seed: int = 0,
+) -> World:
+    """The best of several forests between `count` scans, settled, without the ties that are less likely than `least`.
+
+    The first starts as the tree of the surest answers, the others are drawn; each is improved tie by tie until none can be.
+    Lengths are told in `size`. What was searched for where it should have been found and was not, `missed`, speaks against.
+    """
+    table, rng = Table.of(bonds, count), np.random.default_rng(seed)
+    keys = np.log(table.odds)
+    tried = []
+    for start in range(starts):
+        drawn = keys + rng.gumbel(size=len(keys)) if start else keys
+        tried.append(_settled(improved(Forest.grown(table, drawn), size, settings), bonds, size, settings))
+        if len(tried[0][0].rows) == len(table):
+            break  # there is no other
+    forest, chosen = max(tried, key=lambda each: score(each[0], size, settings))
+    while True:
+        ties = {row: weighed(forest, row, size, settings) for row in forest.rows}
+        weak = {row for row, tie in ties.items() if tie.probability < settings.least}
+        if (
+            not weak
+        ):  # by what speaks for them; then by what speaks against, the weakest first: it may be to blame for others
+            against = _against(forest, bonds, chosen, missed)
+            ties = {row: tie.less(-_across(forest, row, against)) for row, tie in ties.items()}
+            weak = {
+                row
+                for row in sorted(ties, key=lambda row: ties[row].logit)[:1]
+                if ties[row].probability < settings.least
+            }
+        if not weak:
+            break
+        forest, chosen = _settled(forest.without(weak), bonds, size, settings)
+    probability = {row: tie.probability for row, tie in ties.items()}
+    path, ratio = forest.along(probability), agreement(forest, size, settings)
+    shares = np.zeros(len(bonds))
+    for number, row in _best(forest, ratio).items():
+        row = chosen.get(number, row)
+        together = path[bonds[number].first, bonds[number].second]
+        shares[number] = probability.get(row, together * _share(forest, ratio, row))
+    return World(forest, bonds, chosen, shares, path)
+
+
+def _settled(
+    forest: Forest, bonds: list[Bond], size: float, settings: AlignmentSettings
+) -> tuple[Forest, dict[int, int]]:
+    """What agrees pulls at the poses, and what does not agree with these any more lets go."""
+    chosen: dict[int, int] = {}
+    for _ in range(settings.settlings):
+        before, ratio = chosen, agreement(forest, size, settings)
+        chosen = {number: row for number, row in _best(forest, ratio).items() if _share(forest, ratio, row) > 0.5}
+        chosen |= _holding(forest, list(chosen.values()))
+        if chosen == before:
+            break
+        poses = forest.poses.copy()
+        for root in np.unique(forest.tree):
+            members = np.flatnonzero(forest.tree == root).tolist()
+            edges = _edges(forest, bonds, chosen, members)
+            poses[members] = optimised(poses[members], edges, rounds=settings.iterations, robust=settings.robust)
+        turn, shift = _resistances(forest, list(chosen.values()), poses)
+        forest = replace(forest, poses=poses, turn=turn, shift=shift)
+    # by what is surest: what little ties must hang on the rest, not hold it together, so that a cut tells of it alone
+    rows = np.array(sorted(chosen.values(), key=lambda row: (-forest.table.odds[row], row)), dtype=np.int64)
+    return replace(forest, rows=spanning(forest.table, rows)), chosen
+
+
+def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:
+    """(V, V) nats that speak against that two scans lie as they are placed: their search found something else."""
+    found = np.zeros((forest.table.count, forest.table.count))
+    for number, bond in enumerate(bonds):
+        i, j = bond.first, bond.second
+        if missed is not None and number not in chosen and forest.tree[i] == forest.tree[j]:
+            motion = forest.between(np.array([i]), np.array([j]))[0]
+            found[i, j] = found[j, i] = missed(i, j, motion)
+    return found
+
+
+def _across(forest: Forest, row: int, against: np.ndarray) -> float:
+    side = forest.side(row)
+    return float(against[np.ix_(side, ~side)].sum())
+
+
+def _holding(forest: Forest, rows: list[int]) -> dict[int, int]:
+    """The ties of the forest without which rows would not hold its trees together, by the numbers of their bonds."""
+    table, kept = forest.table, list(rows)
+    found = {}
+    for row in forest.rows:
+        if int(table.second[row]) not in reached(neighbours(table, kept), int(table.first[row])):
+            kept.append(row)
+            found[int(table.bond[row])] = row
+    return found
+
+
+def _best(forest: Forest, ratio: np.ndarray) -> dict[int, int]:
+    """Of every bond between scans of one tree the row that agrees best."""
+    support = np.log(forest.table.odds) + ratio
+    found: dict[int, int] = {}
+    for row in np.flatnonzero(forest.tree[forest.table.first] == forest.tree[forest.table.second]).tolist():
+        number = int(forest.table.bond[row])
+        if number not in found or support[row] > support[found[number]]:
+            found[number] = row
+    return found
+
+
+def _share(forest: Forest, ratio: np.ndarray, row: int) -> float:
+    """The probability of a row, where the forest is right."""
+    return float(1 / (1 + np.exp(-np.clip(np.log(forest.table.odds[row]) + ratio[row], -50, 50))))
+
+
+def _edges(forest: Forest, bonds: list[Bond], chosen: dict[int, int], members: list[int]) -> list[Edge]:
+    place = {scan: row for row, scan in enumerate(members)}
+    found = []
+    for number, row in sorted(chosen.items()):
+        bond = bonds[number]
+        if bond.first in place:
+            motion = bond.motions[forest.table.hypothesis[row]]
+            found.append(Edge(place[bond.first], place[bond.second], motion, bond.covariance, loop=True))
+    return found
+
+
+def _resistances(forest: Forest, rows: list[int], poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V, V) variances between scans when all the ways between them are known: those of turns, and of places.
+
+    Electrical: a conductor for every row, as good as it is precise (Barooah and Hespanha 2007). A turn moves what is at
+    the end of a straight way by a third of what it would from its start.
+    """
+    table, found = forest.table, []
+    apart = forest.tree[:, None] != forest.tree[None]
+    for variance in (table.turn[rows], table.shift[rows]):
+        laplacian = np.zeros((table.count, table.count))
+        np.add.at(laplacian, (table.first[rows], table.second[rows]), -1 / variance)
+        laplacian += laplacian.T
+        held = np.linalg.pinv(laplacian - np.diag(laplacian.sum(axis=1)), hermitian=True)
+        own = np.diag(held)
+        found.append(np.where(apart, np.inf, np.maximum(own[:, None] + own[None] - 2 * held, 0.0)))
+    turn, shift = found
+    x = poses[:, :3, 3]
+    arm = ((x[:, None] - x[None]) ** 2).sum(axis=2)
+    return turn, shift + np.where(apart, 0.0, LEVER / 3 * np.where(apart, 0.0, turn) * arm)

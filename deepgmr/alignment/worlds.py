@@ -1,0 +1,153 @@
+"""Which answers are right: the forest that most of them agree with, and how probable every tie in it is.
+
+Every answer is right with its odds, or else says nothing of the true motion: then it agrees with others as little as any
+motion drawn from all that are possible, or, where shapes repeat, by a chance that is a setting. So two parts that one
+answer ties have that answer's confidence, answers that agree lift one another, and those that contradict share what there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepgmr.alignment.forest import LEVER, Forest, Table, inverse
+from deepgmr.alignment.settings import AlignmentSettings
+
+_SPACE = 8 * math.pi**2 * 4 / 3 * math.pi  # volume of all turns, times that of a ball
+
+
+def agreement(forest: Forest, size: float, settings: AlignmentSettings) -> np.ndarray:
+    """(H,) the log of how much likelier a right answer than any other is to lie as far from the forest as a row does.
+
+    Minus infinity between trees.
+    """
+    table = forest.table
+    off = inverse(table.motion) @ forest.between(table.first, table.second)
+    turn, shift = (each[table.first, table.second] for each in (forest.turn, forest.shift))
+    inside = np.isfinite(turn)
+    turn, shift = np.where(inside, turn, 1.0) + table.turn, np.where(inside, shift, 1.0) + table.shift
+    ratio = _ratio(_angle(off), np.linalg.norm(off[:, :3, 3], axis=1), turn, shift, size, settings)
+    return np.where(inside, ratio, -np.inf)
+
+
+def improved(forest: Forest, size: float, settings: AlignmentSettings) -> Forest:
+    """Ties that are all but certain are not looked at again before all others stand."""
+    certain: set[int] = set()
+    for _ in range(settings.sweeps):
+        before, all_of_them = forest.rows, not certain
+        for row in before:
+            if row in forest.rows and row not in certain:
+                found = weighed(forest, row, size, settings)
+                if found.best != row:
+                    forest = Forest.of(forest.table, tuple(found.best if each == row else each for each in forest.rows))
+                if found.probability > settings.certain:
+                    certain.add(found.best)
+        if forest.rows == before:
+            if all_of_them:
+                break
+            certain.clear()
+    return forest
+
+
+def score(forest: Forest, size: float, settings: AlignmentSettings) -> float:
+    """Nats that speak for a forest: of the answers that agree with where it puts the scans."""
+    if not len(forest.table):
+        return 0.0
+    support = np.minimum(agreement(forest, size, settings), -math.log(settings.chance))
+    return float(_gain(support[None], forest.table, np.arange(len(forest.table)))[0])
+
+
+@dataclass(frozen=True)
+class Weighed:
+    best: int  # the row that ties the two parts best; the one that does, if none is better
+    logit: float  # of the probability that the parts lie to one another as that says
+
+    @property
+    def probability(self) -> float:
+        return float(1 / (1 + np.exp(-np.clip(self.logit, -700, 700))))
+
+    def less(self, nats: float) -> Weighed:
+        """The same, when so much speaks against it."""
+        return Weighed(self.best, self.logit - nats)
+
+
+def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> Weighed:
+    """The places of one part of a tree against the rest that answers between them propose, by how many agree with each."""
+    table, side, tree = forest.table, forest.side(row), forest.tree
+    ours = tree[table.first] == tree[table.first[row]]
+    crossing = np.flatnonzero(
+        ours & (tree[table.second] == tree[table.first]) & (side[table.first] != side[table.second])
+    )
+    inward = side[table.second[crossing]]
+    a = np.where(inward, table.first[crossing], table.second[crossing])  # in the rest
+    b = np.where(inward, table.second[crossing], table.first[crossing])  # in the part that is moved
+    motion = np.where(inward[:, None, None], table.motion[crossing], inverse(table.motion[crossing]))
+    moves = forest.poses[a] @ motion @ inverse(forest.poses[b])  # (K, 4, 4) of the part
+    tried = np.argsort(np.where(crossing == row, -np.inf, -table.odds[crossing]), kind="stable")[: settings.candidates]
+    turns, steps = moves[:, :3, :3], moves[:, :3, 3]
+    turned = turns[tried].reshape(-1, 9) @ turns.reshape(-1, 9).T  # traces of the turns between them
+    angle = np.arccos(np.clip((turned - 1) / 2, -1.0, 1.0))
+    points = forest.poses[b][:, :3, 3]  # (K, 3)
+    there = points @ turns[tried].swapaxes(1, 2) + steps[tried][:, None]  # (C, K, 3)
+    own = (turns @ points[:, :, None])[:, :, 0] + steps
+    turn, shift = _variances(forest, crossing, tried, a, b, there)
+    ratio = _ratio(angle, np.linalg.norm(there - own, axis=2), turn, shift, size, settings)
+    ratio[np.arange(len(tried)), tried] = math.inf
+    gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
+    weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
+    first = int(np.flatnonzero(crossing[tried] == row)[0])
+    best = first if weight.max() <= weight[first] + 1e-9 else int(weight.argmax())
+    return Weighed(int(crossing[tried[best]]), _logit(weight, ratio[:, tried] > 0, best))
+
+
+def _variances(
+    forest: Forest, crossing: np.ndarray, tried: np.ndarray, a: np.ndarray, b: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts."""
+    table = forest.table
+    rest, part = np.ix_(a[tried], a), np.ix_(b[tried], b)
+    one = table.turn[crossing[tried]][:, None]
+    turn = forest.turn[rest] + one + forest.turn[part] + table.turn[crossing]
+    arm_rest = ((there - forest.poses[a[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
+    arm_one = ((forest.poses[b][None, :, :3, 3] - forest.poses[b[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
+    shift = forest.shift[rest] + table.shift[crossing[tried]][:, None] + forest.shift[part] + table.shift[crossing]
+    return turn, shift + LEVER * (forest.turn[rest] * arm_rest + one * arm_one)
+
+
+def _gain(support: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
+    """(C,) nats that speak for each of C places, of rows (K,) whose support (C, K) is a log: a bond is right once."""
+    start = np.unique(table.bond[rows], return_index=True)[1]
+    return np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1)).sum(axis=1)
+
+
+def _logit(weight: np.ndarray, same: np.ndarray, best: int) -> float:
+    """Of the best place and those that are the same, against all others and against none."""
+    left = ~(same[best] | same[:, best])
+    left[best] = False
+    others = [0.0]
+    while left.any():
+        rival = int(np.flatnonzero(left)[weight[left].argmax()])
+        others.append(float(weight[rival]))
+        left &= ~(same[rival] | same[:, rival])
+        left[rival] = False
+    return float(weight[best]) - float(np.logaddexp.reduce(others))
+
+
+def _ratio(
+    angle: np.ndarray,
+    distance: np.ndarray,
+    turn: np.ndarray,
+    shift: np.ndarray,
+    size: float,
+    settings: AlignmentSettings,
+) -> np.ndarray:
+    """The log density of a right answer over that of any motion in the space of a scan; none `beyond` what it may be off."""
+    off = angle**2 / turn + distance**2 / shift
+    right = -3 * math.log(2 * math.pi) - 1.5 * np.log(turn * shift) - off / 2
+    return np.where(off <= settings.beyond, right + math.log(_SPACE * size**3), -np.inf)
+
+
+def _angle(motions: np.ndarray) -> np.ndarray:
+    return np.arccos(np.clip((np.trace(motions[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0))

@@ -1,0 +1,168 @@
+"""Which answers are right, from answers that are made up: the truth is known exactly, and so are the odds."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from deepgmr.alignment.bonds import Bond
+from deepgmr.alignment.forest import Forest, Table
+from deepgmr.alignment.settings import AlignmentSettings
+from deepgmr.alignment.settled import World, believed
+
+TURN, SHIFT = np.radians(0.3), 0.006  # standard deviations, sizes of one
+SETTINGS = AlignmentSettings()
+
+
+def random_pose(rng: np.random.Generator, spread: float = 2.0) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = Rotation.random(random_state=rng).as_matrix(), spread * rng.normal(size=3)
+    return pose
+
+
+def noisy(motion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    step = np.eye(4)
+    step[:3, :3], step[:3, 3] = Rotation.from_rotvec(TURN * rng.normal(size=3)).as_matrix(), SHIFT * rng.normal(size=3)
+    return motion @ step
+
+
+def told(first: int, second: int, motions: list[np.ndarray], odds: list[float]) -> Bond:
+    covariance = np.diag([TURN**2] * 3 + [SHIFT**2] * 3)
+    return Bond(first, second, np.array(motions), np.array(odds), covariance, 9 * TURN**2, 9 * SHIFT**2)
+
+
+def right(poses: np.ndarray, first: int, second: int, rng: np.random.Generator, odds: float = 19.0) -> Bond:
+    return told(first, second, [noisy(np.linalg.inv(poses[first]) @ poses[second], rng)], [odds])
+
+
+def world_of(bonds: list[Bond], count: int, seed: int = 0) -> World:
+    return believed(bonds, count, 1.0, SETTINGS, starts=SETTINGS.starts, seed=seed)
+
+
+def test_one_answer_alone_has_its_own_confidence() -> None:
+    rng = np.random.default_rng(0)
+    poses = np.array([random_pose(rng) for _ in range(2)])
+    for confidence in (0.55, 0.9, 0.99):
+        bond = right(poses, 0, 1, rng, confidence / (1 - confidence))
+        world = world_of([bond], 2)
+        assert world.path[0, 1] == pytest.approx(confidence, rel=1e-9)
+        np.testing.assert_allclose(world.forest.between(np.array([0]), np.array([1]))[0], bond.motions[0], atol=1e-12)
+    assert world_of([right(poses, 0, 1, rng, 0.6)], 2).components == [[0], [1]], "less likely right than not"
+
+
+def test_answers_that_agree_lift_one_another_and_those_that_do_not_share() -> None:
+    rng = np.random.default_rng(1)
+    poses = np.array([random_pose(rng) for _ in range(3)])
+    pairs = [(0, 1), (1, 2), (0, 2)]
+    unsure = [right(poses, *pair, rng, 3.0) for pair in pairs]
+    assert world_of(unsure, 3).path.min() > 0.9 > 0.75, "a cycle that closes"
+    wrong = told(0, 2, [random_pose(rng)], [19.0])
+    split = world_of([right(poses, 0, 1, rng), right(poses, 1, 2, rng), wrong], 3)
+    assert split.probability.max() < 0.55, "one of three is wrong, and nothing says which"
+
+
+def test_an_alternative_that_closes_the_cycle_is_taken() -> None:
+    rng = np.random.default_rng(2)
+    poses = np.array([random_pose(rng) for _ in range(4)])
+    bonds = [right(poses, *pair, rng) for pair in [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)]]
+    true = noisy(np.linalg.inv(poses[0]) @ poses[3], rng)
+    bonds.append(told(0, 3, [random_pose(rng), random_pose(rng), true], [4.0, 0.3, 0.3]))
+    found = world_of(bonds, 4)
+    hypotheses = found.forest.table.hypothesis[[found.chosen[number] for number in range(6)]]
+    assert hypotheses.tolist() == [0, 0, 0, 0, 0, 2] and found.probability[5] > 0.99
+    assert found.counts.tolist() == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45])
+def test_planted_wrong_answers_are_rejected(share: float) -> None:
+    rng = np.random.default_rng(3)
+    count = 14
+    poses = np.array([random_pose(rng) for _ in range(count)])
+    bonds, truth = [], []
+    for first, second in itertools.combinations(range(count), 2):
+        if rng.random() < 0.8:
+            truth.append(bool(rng.random() > share))
+            odds = float(rng.choice([1.5, 4.0, 19.0]))
+            bonds.append(
+                right(poses, first, second, rng, odds) if truth[-1] else told(first, second, [random_pose(rng)], [odds])
+            )
+    world = world_of(bonds, count)
+    assert world.components == [list(range(count))]
+    assert [number in world.chosen for number in range(len(bonds))] == truth
+    apart = world.forest.between(np.zeros(count, int), np.arange(count)) @ np.linalg.inv(
+        np.linalg.inv(poses[0]) @ poses
+    )
+    assert np.degrees(Rotation.from_matrix(apart[:, :3, :3]).magnitude()).max() < 1
+
+
+def test_parts_that_nothing_ties_stay_apart() -> None:
+    rng = np.random.default_rng(4)
+    poses = np.array([random_pose(rng) for _ in range(7)])
+    bonds = [right(poses, *pair, rng) for pair in [(0, 1), (1, 2), (0, 2), (3, 4), (4, 5), (5, 6), (3, 5)]]
+    bonds += [told(i, j, [random_pose(rng)], [0.4]) for i, j in [(0, 3), (1, 4), (2, 6), (2, 3)]]
+    world = world_of(bonds, 7)
+    assert world.components == [[3, 4, 5, 6], [0, 1, 2]]
+    assert (world.path[:3, 3:] == 0).all()
+
+
+def test_a_part_that_is_placed_twice_is_not_sure() -> None:
+    """Two alike rooms: two answers that agree say one thing, two others another."""
+    rng = np.random.default_rng(5)
+    poses = np.array([random_pose(rng) for _ in range(5)])
+    elsewhere = poses.copy()
+    elsewhere[4] = random_pose(rng)
+    inside = [right(poses, i, j, rng) for i, j in itertools.combinations(range(4), 2)]
+    rivals = [right(poses, 0, 4, rng), right(poses, 1, 4, rng)]
+    rivals += [right(elsewhere, 2, 4, rng), right(elsewhere, 3, 4, rng)]
+    world = world_of(inside + rivals, 5)
+    assert world.path[0, 4] < 0.6
+    assert world.path[:4, :4].min() > 0.999
+    sure = world_of([*inside, *rivals[:3]], 5)
+    assert sure.path[0, 4] > 0.9, "two against one, each of 95 %"
+
+
+def test_the_way_between_two_scans_gathers_what_it_may_be_off() -> None:
+    """Against the spread of chains that are drawn."""
+    rng = np.random.default_rng(6)
+    poses = np.array([random_pose(rng) for _ in range(8)])
+    motions = [np.linalg.inv(poses[i]) @ poses[i + 1] for i in range(7)]
+    bonds = [told(i, i + 1, [motions[i]], [19.0]) for i in range(7)]
+    forest = Forest.grown(Table.of(bonds, 8), np.zeros(7))
+    ends = []
+    for _ in range(4000):
+        pose = np.eye(4)
+        for motion in motions:
+            step = np.eye(4)
+            step[:3, :3] = Rotation.from_rotvec(3 * TURN * rng.normal(size=3)).as_matrix()
+            step[:3, 3] = 3 * SHIFT * rng.normal(size=3)
+            pose = pose @ motion @ step
+        ends.append(pose)
+    drawn = np.array(ends)
+    true = np.linalg.inv(poses[0]) @ poses[7]
+    turn = Rotation.from_matrix(true[:3, :3].T @ drawn[:, :3, :3]).as_rotvec().var()
+    shift = ((drawn[:, :3, 3] - true[:3, 3]) ** 2).mean()
+    assert forest.turn[0, 7] == pytest.approx(turn, rel=0.1)
+    assert shift / 2 < forest.shift[0, 7] < 2 * shift, "turns at the start of an edge instead of at its end"
+    assert forest.turn[2, 5] == forest.turn[5, 2] and np.isfinite(forest.shift).all()
+
+
+def test_a_forest_is_the_tree_of_the_largest_keys() -> None:
+    rng = np.random.default_rng(7)
+    count = 9
+    pairs = list(itertools.combinations(range(count), 2))
+    keys = rng.normal(size=len(pairs))
+    table = Table.of([told(*pair, [random_pose(rng)], [1.0]) for pair in pairs], count)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    lengths = coo_array((keys.max() + 1 - keys, tuple(np.array(pairs).T)), shape=(count, count))
+    best = minimum_spanning_tree(lengths).sum()
+    forest = Forest.grown(table, keys)
+    assert len(forest.rows) == count - 1
+    assert (keys.max() + 1 - keys[list(forest.rows)]).sum() == pytest.approx(best)
+    for row in forest.rows:
+        side = forest.side(row)
+        assert side[table.first[row]] != side[table.second[row]] and side.sum() <= count // 2
