@@ -53,7 +53,8 @@ class Plan:
 
     def again(self, path: np.ndarray, confidence: dict[tuple[int, int], float]) -> Pairs:
         """Pairs that may not lie right to one another, to be searched with every look: those of which one look said most."""
-        doubtful = [pair for pair in self.tried if path[pair] < self.settings.doubt]
+        # what one look was sure of has no other look
+        doubtful = [pair for pair in self.tried if max(path[pair], confidence[pair]) < self.settings.doubt]
         parts = [(-confidence[pair], -self.likeness[pair], pair) for pair in doubtful]
         pairs = [pair for *_, pair in sorted(parts) if pair not in self.searched]
         chosen = []

@@ -39,8 +39,8 @@ class AlignmentSettings:
         22.5  # squared deviations, of six numbers, from which motions do not agree: one right one in a thousand
     )
     widened: float = 2.0  # times the standard deviations of an answer that it may be off by ...
-    floor_degrees: float = 0.2  # ... and these beside them ...
-    floor: float = 0.004  # ... lengths
+    floor_degrees: float = 0.5  # ... and these beside them ...
+    floor: float = 0.01  # ... lengths
     surest: float = 0.99  # most that one answer is believed
     certain: float = 0.9999  # probability from which a tie is not looked at again
     starts: int = 4  # trees, the likeliest and others drawn, from which the best is sought
