@@ -44,7 +44,7 @@ def _noticed(search: Search, motion: RigidTransform, settings: ScaleSettings) ->
     """So many times as large the source would fit plainly better from a motion (one); 1 where it would not."""
     found = _stretch(search, motion, replace(settings, settled=settings.nearly_settled), least=settings.noticed)
     plain = abs(math.log(found.factor)) > max(settings.noticed, settings.deviations * found.deviation)
-    return found.factor if plain and found.closer > settings.closer else 1.0
+    return found.factor if plain else 1.0
 
 
 def sized(search: Search, begin: Callable[[Pair], Search], known: float | None) -> Search:

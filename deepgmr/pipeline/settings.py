@@ -302,7 +302,6 @@ class ScaleSettings:
         0.04  # logarithm of a factor from which an answer at the scale of the input is not one to act on ...
     )
     deviations: float = 2.0  # ... if it is so many standard deviations
-    closer: float = 1.0  # ratio by which matches then lie closer, at least
     doubtful: float = 0.5  # most that such an answer is believed
     freedom: float = 3.0  # by how much more an answer whose scale was sought is doubted
     step: float = 1.15  # ratio of the scales that are tried ...

@@ -29,7 +29,6 @@ class Stretch:
     factor: float
     deviation: float  # standard deviation of the factor's logarithm; infinite where nothing holds it
     swing: np.ndarray  # (6,) how the twist (rotation vector, translation) about the centre follows the logarithm
-    closer: float = 1.0  # ratio by which matches lie closer than under the motion that it began with: a median
 
 
 def stretch(
@@ -49,13 +48,12 @@ def stretch(
     ones (Umeyama 1991, eq. 40-42), which are exact. Of a factor whose logarithm is no larger than `least` the deviation
     is not asked for: it is infinite.
     """
-    rigid, factor, before = matrix, 1.0, 0.0
+    rigid, factor = matrix, 1.0
     for _ in range(settings.steps):
         terms = _terms(source, target, rigid, factor, reach)
         if terms is None:
             return Stretch(matrix, 1.0, math.inf, np.zeros(6))
         x, jacobian, residual, weight = terms
-        before = before or float(np.median(np.abs(residual)))
         centre = x.mean(axis=0)
         information = jacobian.T @ (weight[:, None] * jacobian)
         information += (settings.damping * np.trace(information) + _TINY) * np.eye(7)
@@ -73,7 +71,7 @@ def stretch(
     rigid, factor = _exact(source, target, rigid, factor, same)
     if abs(math.log(factor)) < least:
         return Stretch(rigid, factor, math.inf, np.zeros(6))
-    return _observed(source, target, rigid, factor, reach, settings, before=before)
+    return _observed(source, target, rigid, factor, reach, settings)
 
 
 def _terms(
@@ -113,19 +111,9 @@ def _exact(
 
 
 def _observed(
-    source: Level,
-    target: Level,
-    matrix: np.ndarray,
-    factor: float,
-    reach: float,
-    settings: ScaleSettings,
-    *,
-    before: float,
+    source: Level, target: Level, matrix: np.ndarray, factor: float, reach: float, settings: ScaleSettings
 ) -> Stretch:
-    """The deviation of the factor by sums over patches, within which errors agree: `sandwich.sandwich`, in short.
-
-    `before` is the median distance of the matches that the fit began with.
-    """
+    """The deviation of the factor by sums over patches, within which errors agree: `sandwich.sandwich`, in short."""
     terms = _terms(source, target, matrix, factor, reach)
     if terms is None:
         return Stretch(matrix, factor, math.inf, np.zeros(6))
@@ -144,7 +132,5 @@ def _observed(
     np.add.at(sums, label, (weight * residual)[:, None] * jacobian)
     deviation = settings.correlated * float(np.linalg.norm(sums @ inverse[:, 6])) / lever
     swing = np.linalg.pinv(information[:6, :6], rcond=settings.slides, hermitian=True) @ -information[:6, 6]
-    now = float(np.median(np.abs(residual)))
-    floor = settings.discretised * (now > _EXACT * source.spacing)
-    closer = before / max(now, _TINY)
-    return Stretch(matrix, factor, math.hypot(deviation, floor), swing * unit[:6] * lever, closer)
+    floor = settings.discretised * bool(np.median(np.abs(residual)) > _EXACT * source.spacing)
+    return Stretch(matrix, factor, math.hypot(deviation, floor), swing * unit[:6] * lever)
