@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+from problems_bulk import Poisoned
 from pyarrow import parquet
 
 import deepgmr
@@ -152,17 +153,6 @@ def test_a_pair_that_hangs_or_crashes_costs_itself_alone(clouds: Path, tmp_path:
     assert isinstance(found[3], Failure) and "took longer than 20 s" in str(found[3].error)
     assert found[3].status is deepgmr.Status.TIMEOUT
     assert all(found[n].status is not deepgmr.Status.ERROR for n in (0, 2))
-
-
-class Poisoned(Node):
-    """A registrar in whose process some clouds do harm."""
-
-    def prepare(self, cloud: Any, **how: Any) -> Any:
-        if str(cloud).endswith("crash"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if str(cloud).endswith("hang"):
-            time.sleep(3600)
-        return super().prepare(cloud, **how)
 
 
 def test_shared_maps_are_prepared_once_and_read_back(clouds: Path, tmp_path: Path) -> None:
