@@ -204,7 +204,7 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     timeout               seconds after which the best motion so far is the answer, with `Status.TIMEOUT`: it is not one to
                           act on unseen. Looked at between steps and within long ones, so overstepped by a part of one
     estimate_scale        the source may be larger or smaller than the target: the answer is a similarity, whose `scale` is
-                          sought from half to twice the one at which both clouds are of one size; ten times the time
+                          sought from half to twice the one at which both clouds are of one size; a look at each of eleven
     progress              called often with (stage, fraction done); returns False to have `Cancelled` raised
 
     `Registrar.load("default").register`, in short. Deterministic, whatever the order of the points. Raises

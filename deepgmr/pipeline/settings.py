@@ -6,7 +6,6 @@ in sizes (twice the root-mean-square radius of the larger cloud); angles are rad
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -438,6 +437,9 @@ _MAY_BE_ZERO = {
 }
 
 
+_MOST = 1e300  # whole numbers have no infinity
+
+
 def _check(plain: Mapping[str, Any], room: str = "") -> None:
     """Raise `InvalidConfig`, naming the first number that is not finite, or is not positive though it must be."""
     for key, value in plain.items():
@@ -448,8 +450,11 @@ def _check(plain: Mapping[str, Any], room: str = "") -> None:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             least = ">= 0" if name in _MAY_BE_ZERO else "> 0"
-            if not math.isfinite(number) or number < 0 or (number == 0 and name not in _MAY_BE_ZERO):
-                raise InvalidConfig(f"`{name}` must be a finite number {least}, got {number}")
+            if not 0 <= number <= _MOST or (number == 0 and name not in _MAY_BE_ZERO):  # nor NaN
+                got = (
+                    number if isinstance(number, float) or number.bit_length() < 999 else f"{number.bit_length()} bits"
+                )
+                raise InvalidConfig(f"`{name}` must be a finite number {least}, got {got}")
 
 
 def _names(plain: Mapping[str, Any], room: str = "") -> list[str]:

@@ -68,3 +68,10 @@ def test_presets_are_what_they_say() -> None:
     assert set(PRESETS) == {"default", "fast", "thorough", "paper"}
     with pytest.raises(InvalidConfig, match="unknown preset `best`; the presets are default, fast"):
         preset("best")
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("nan")], ids=["long", "below", "none"])
+@pytest.mark.parametrize("name", ["judge.trust", "scan.most"])
+def test_numbers_that_no_float_holds_are_named(name: str, number: float) -> None:
+    with pytest.raises(InvalidConfig, match=name):
+        Settings().replace(**{name: number})
