@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from deepgmr.errors import InvalidFile
 from deepgmr.extras import extra
-from deepgmr.io.disk import reason
+from deepgmr.io.disk import reason, replacing
 from deepgmr.pipeline.answer import Failure
 from deepgmr.pipeline.jobs import Result
 
 
 def row_of(pair: int | str, result: Result, seconds: float) -> dict[str, Any]:
     """What is kept of an answer."""
-    failed = isinstance(result, Failure)
-    return {
-        "id": pair,
-        "status": result.status.value,
-        "confidence": float(result.confidence),
-        "target_from_source": None if isinstance(result, Failure) else result.target_from_source.ravel().tolist(),
-        "covariance": None if isinstance(result, Failure) else result.covariance.ravel().tolist(),
-        "overlap": None if isinstance(result, Failure) else result.overlap,
-        "error": result.sentence if failed else None,
-        "notes": [] if isinstance(result, Failure) else list(result.notes),
-        "seconds": seconds,
-        "bundle": None if isinstance(result, Failure) else result.stats.bundle,
+    row = {"id": pair, "status": result.status.value, "confidence": float(result.confidence), "seconds": seconds}
+    if isinstance(result, Failure):
+        return row | {"error": result.sentence, "notes": []}  # what is left out is null
+    return row | {
+        "target_from_source": result.target_from_source.ravel().tolist(),
+        "covariance": result.covariance.ravel().tolist(),
+        "overlap": result.overlap,
+        "notes": list(result.notes),
+        "bundle": result.stats.bundle,
     }
 
 
@@ -125,8 +123,7 @@ class Parts:
             if not local:
                 self._fs.pipe_file(path, content)
                 return
-            beside = f"{path}.{secrets.token_hex(4)}.tmp"
-            self._fs.pipe_file(beside, content)
-            self._fs.mv(beside, path)
+            with replacing(Path(path)) as stream:
+                stream.write(content)
         except OSError as error:
             raise InvalidFile(f"{path}: could not be written ({reason(error)}); make room") from None

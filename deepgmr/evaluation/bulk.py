@@ -75,8 +75,8 @@ def _row(
     else:
         bulk(folder / "pairs.parquet", folder / f"{engine}{workers}.parquet", engine=engine, workers=workers)
     seconds = time.perf_counter() - start
-    bare = before[0]["seconds a pair"] if before else seconds * workers / len(table)
     spent = seconds * workers / len(table)
+    bare = before[0]["seconds a pair"] if before else spent
     return {
         "way": way,
         "pairs": len(table),

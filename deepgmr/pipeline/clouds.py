@@ -122,9 +122,7 @@ def unit_ratios() -> Iterator[float]:
 
 def unit_names(factor: float, within: float) -> str | None:
     """The units that differ by a factor, to a ratio `within`: "millimetres against metres"; None if there are none."""
-    apart = {names: abs(abs(math.log(factor)) - math.log(value)) for names, value in _UNITS.items()}
-    nearest = min(apart, key=apart.__getitem__)
-    return nearest if apart[nearest] < math.log(within) else None
+    return next(iter(_near_units(factor, within)), None)
 
 
 def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str | None:
@@ -140,10 +138,15 @@ def size_note(ratio: float, settings: JudgeSettings, *, doubtful: bool) -> str |
 
 
 def _likely_units(factor: float) -> str:
-    """Which units differ by about a factor, nearest first: sizes of clouds that share a part say no more than about."""
-    distance = {names: abs(math.log(factor / value)) for names, value in _UNITS.items()}
-    near = sorted((name for name in distance if distance[name] < math.log(_ABOUT)), key=distance.__getitem__)
+    """What to ask about a factor: sizes of clouds that share a part say no more than about."""
+    near = _near_units(factor, _ABOUT)
     return f" ({' or '.join(near)}?)" if near else ""
+
+
+def _near_units(factor: float, within: float) -> list[str]:
+    """The units that differ by a factor, or by one over it, to a ratio `within`, nearest first."""
+    apart = {names: abs(abs(math.log(factor)) - math.log(value)) for names, value in _UNITS.items()}
+    return sorted((names for names in apart if apart[names] < math.log(within)), key=apart.__getitem__)
 
 
 def coarse_step(points: np.ndarray, radius: float, largest: float) -> float | None:

@@ -25,9 +25,7 @@ from deepgmr.pipeline.frame import Frame
 from deepgmr.pipeline.settings import ScanSettings
 
 ENOUGH = 1.3  # times as many components as are asked for, up to which all are taken
-_KEPT = (
-    8  # levels that a prepared scan holds on to, and things made of a level that this one does; a pair takes up to six
-)
+_KEPT = 8  # levels that a prepared scan holds on to (a pair takes up to six), and things made of a level that it does
 _PROBES = 3000  # components whose nearest say how far apart all of them are
 MANY = 1 << 17  # heaps beyond which coarse levels are made of less coarse ones
 FRONT_END = 1  # to be raised where the components or patches of the same cloud become other ones

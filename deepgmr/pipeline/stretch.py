@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.procrustes import align_similar
 from deepgmr.pipeline.refine import matches, moved
-from deepgmr.pipeline.sandwich import cross
+from deepgmr.pipeline.sandwich import cross, summed
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import PolishSettings, ScaleSettings
 
@@ -128,8 +128,7 @@ def _observed(
     inverse = np.linalg.pinv(information, rcond=settings.slides, hermitian=True)
     cells = np.floor(x / (settings.patch * max(source.spacing, target.spacing)))
     label = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
-    sums = np.zeros((label.max() + 1, 7))
-    np.add.at(sums, label, (weight * residual)[:, None] * jacobian)
+    sums = summed((weight * residual)[:, None] * jacobian, label)
     deviation = settings.correlated * float(np.linalg.norm(sums @ inverse[:, 6])) / lever
     swing = np.linalg.pinv(information[:6, :6], rcond=settings.slides, hermitian=True) @ -information[:6, 6]
     floor = settings.discretised * bool(np.median(np.abs(residual)) > _EXACT * source.spacing)

@@ -11,7 +11,7 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import Alternative, Registration, Stats
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.clouds import size_note, unit_names
-from deepgmr.pipeline.judge import Evidence, Status
+from deepgmr.pipeline.judge import Status
 from deepgmr.pipeline.polish import Polished
 from deepgmr.pipeline.precision import Precision
 from deepgmr.pipeline.scan import Scan
@@ -37,6 +37,7 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
     if search.stretch is not None:
         motion = RigidTransform.from_matrix(torch.from_numpy(search.stretch.matrix))
         factor = search.stretch.factor
+    scale = pair.source.factor * factor
     return Registration(
         target_from_source=pair.undo(motion, factor),
         confidence=confidence,
@@ -46,7 +47,7 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
         sentence=status.sentence if units is None or status is Status.OK else units,
         score=evidence.score,
         evidence=evidence,
-        scale=pair.source.factor * factor,
+        scale=scale,
         scale_deviation=precision.scale_deviation,
         precision=precision,
         stats=Stats(
@@ -61,24 +62,23 @@ def told(search: Search, answer: Polished, status: Status, confidence: float, bu
         notes=(
             *([units] if units else []),
             *([] if search.prior.initial is None else [_CHECKED if not search.looks else _NOT_CHECKED]),
-            *_scale_notes(search, evidence),
+            *_scale_notes(scale if search.stretch is not None else None, evidence.scale, settings.scale.named),
             *_notes(source=pair.source, target=pair.target),
             *([] if settings.scan == bundle.settings.scan else [_OTHER_FRONT_END]),
         ),
     )
 
 
-def _scale_notes(search: Search, evidence: Evidence) -> Iterator[str]:
-    """What the scale of the source is, or should be."""
-    estimated = search.stretch is not None
-    factor = search.pair.source.factor * search.stretch.factor if search.stretch is not None else evidence.scale
+def _scale_notes(estimated: float | None, better: float, within: float) -> Iterator[str]:
+    """What the scale of the source is, if it was estimated, or should be; with the units that differ by it."""
+    factor = better if estimated is None else estimated
     if factor == 1:
         return
-    names = unit_names(factor, search.settings.scale.named)
-    yield (
-        f"the source {'is' if estimated else 'would fit better'} about {factor:.3g} times as large"
-        f"{' in the target' if estimated else ''}{f' ({names}?)' if names else ''}"
+    names = unit_names(factor, within)
+    said = (
+        "would fit better about {} times as large" if estimated is None else "is about {} times as large in the target"
     )
+    yield f"the source {said.format(f'{factor:.3g}')}{f' ({names}?)' if names else ''}"
 
 
 def _sketch(search: Search, motion: RigidTransform) -> tuple[np.ndarray, np.ndarray]:

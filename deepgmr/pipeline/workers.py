@@ -122,11 +122,12 @@ def _serve(desk: _Desk, limit: float | None) -> None:
                 result, held = worker.answer(job)
             except (OSError, EOFError, pickle.UnpicklingError):
                 how = worker.end(_GRACE)
-                said = f"the process that worked on pair {job.number} ended before it ({how})"
                 if limit is not None and watch.finished.is_set():
                     result = Failure(TimedOut(f"pair {job.number} took longer than {limit:g} s, and was given up"))
                 else:
-                    result = Failure(WorkerDied(said))
+                    result = Failure(
+                        WorkerDied(f"the process that worked on pair {job.number} ended before it ({how})")
+                    )
                 worker, held = None, frozenset()
             finally:
                 watch.cancel()
