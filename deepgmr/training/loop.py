@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TensorBoard
 from deepgmr.training.state import Run
 from deepgmr.training.tasks import PairTask, Stage, Task
+from deepgmr.training.together import device_of, joined
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -56,7 +56,8 @@ def train(
 
     data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout, by default
                   none: procedural shapes; for the overlap network: where its pool of scenes is kept, by default `out`/pool
-    resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
+    resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same. What torchrun
+                  starts again does so by itself
     time_limit    seconds of wall clock after which to save and stop, data still to be made included; a later resume
                   goes on from there
     progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
@@ -67,30 +68,29 @@ def train(
     Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
     """
     start = time.monotonic()
-    rank, processes = _join()
+    where = device_of(device)
     if task is None:
         config = settled(config, data)
         task = _task(config, data, Path(out))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    run = Run(config, task, Path(out), where, rank=rank, processes=processes)
-    run.begin(resume=resume)
-    report = _Report(run, progress, tensorboard=tensorboard)
-    steps, last_save = config.optimiser.steps, start
-    say = announce if announce is not None and rank == 0 else lambda sentence: None
-    say(_origin(run))
-    tell = stage if stage is not None and rank == 0 else lambda label, share: None
-    with _interrupts() as interrupted:
+    with joined(where) as group, _interrupts() as interrupted:
+        run = Run(config, task, Path(out), where, group=group)
+        run.begin(resume=resume)
+        report = _Report(run, progress, tensorboard=tensorboard)
+        steps, last_save = config.optimiser.steps, start
+        say = announce if announce is not None and group.first else lambda sentence: None
+        say(_origin(run))
+        tell = stage if stage is not None and group.first else lambda label, share: None
 
         def over() -> bool:
             return bool(interrupted) or (time_limit is not None and time.monotonic() - start >= time_limit)
 
-        ready = not run.agree(not task.prepare(over, tell))
+        ready = not group.agree(not task.prepare(over, tell), where)
         if not ready:
             say("stopped while the data was made; what is made is kept, and resuming makes the rest")
         while ready and run.step < steps:
             if not report.written:
                 tell("the first steps", run.step / steps)
-            report.add(run.advance())
+            run.advance()
             if run.step % validate_every == 0 or run.step == steps:
                 report.validate()
             if run.step % log_every == 0 or run.step == steps:
@@ -98,15 +98,15 @@ def train(
             if keep_every and run.step % keep_every == 0:
                 run.save()
                 run.publish(f"{config.name}-{run.step}")
-            if run.agree(over()):
+            if group.agree(over(), where):
                 break
             if time.monotonic() - last_save >= checkpoint_seconds:
                 run.save()
                 last_save = time.monotonic()
-    run.save()
-    if run.step >= steps:
-        run.publish()
-    report.close()
+        run.save()
+        if run.step >= steps:
+            run.publish()
+        report.close()
     finished = run.step >= steps
     weights = run.out / f"{config.name}.safetensors" if finished else None
     return Result(run.step, finished, run.path, weights, tuple(run.history))
@@ -157,19 +157,11 @@ class _Report:
 
     def __init__(self, run: Run, progress: Progress | None, *, tensorboard: bool) -> None:
         self.run = run
-        self.progress = progress if run.rank == 0 else None
-        self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.rank == 0 else None
+        self.progress = progress if run.group.first else None
+        self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.group.first else None
         self.written = False
-        self._restart()
-
-    def _restart(self) -> None:
-        self.sums: dict[str, float] = {}
         self.extra: dict[str, float] = {}
-        self.since, self.shown = time.monotonic(), self.run.step
-
-    def add(self, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.since, self.shown = time.monotonic(), run.step
 
     def validate(self) -> None:
         model = self.run.average.module
@@ -180,33 +172,22 @@ class _Report:
             self.board.picture(clouds, self.run.step)
 
     def write(self) -> None:
-        steps, seconds = self.run.step - self.shown, time.monotonic() - self.since
-        row = {"step": float(self.run.step)} | {name: value / steps for name, value in self.sums.items()} | self.extra
-        row["pairs_per_second"] = steps * self.run.config.optimiser.batch / seconds
-        row["seconds_left"] = (self.run.config.optimiser.steps - self.run.step) * seconds / steps
-        self.run.log(row)
+        run, timed, seconds = self.run, self.run.step - self.shown, time.monotonic() - self.since
+        row = {"step": float(run.step)} | run.means() | self.extra
+        row["pairs_per_second"] = timed * run.config.optimiser.batch / seconds
+        row["seconds_left"] = (run.config.optimiser.steps - run.step) * seconds / timed
+        run.log(row)
         if self.board is not None:
             self.board.scalars(row)
         if self.progress is not None:
             self.progress(row)
         self.written = True
-        self._restart()
+        self.extra = {}
+        self.since, self.shown = time.monotonic(), run.step
 
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
-
-
-def _join() -> tuple[int, int]:
-    """This process's rank and how many there are; joins the group that torchrun describes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return 0, 1
-    if not torch.distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from deepgmr.geometry.neighbours import farthest_points
 from deepgmr.networks.patches import Nodes, nodes_of
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.training.config import OverlapTraining
+from deepgmr.training.together import here
 
 GROUP = 8  # pairs that are made together, by one worker
 _SEEN = 2.0  # spacings within which a counterpart counts as one
@@ -61,7 +62,7 @@ class BatchMaker(Dataset[OverlapBatch]):
 
         `stage` is told (what is being made, the share of it done).
         """
-        data = self.config.data
+        data, group = self.config.data, here()
         for number, kind in enumerate(KINDS if data.shapes < 1 else ()):
 
             def progress(done: int, files: int, kind: str = kind, before: int = number) -> None:
@@ -70,7 +71,14 @@ class BatchMaker(Dataset[OverlapBatch]):
 
             progress(0, 1)
             self._scenes[kind] = fill_pool(
-                self.folder, kind, data.scenes, data.points, seed=data.seed, progress=progress, stop=stop
+                self.folder,
+                kind,
+                data.scenes,
+                data.points,
+                seed=data.seed,
+                progress=progress,
+                stop=stop,
+                begin=group.rank / group.processes,
             )
 
     def group(self, step: int, index: int) -> OverlapBatch:

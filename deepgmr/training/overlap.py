@@ -24,6 +24,7 @@ from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
 from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
 from deepgmr.training.tasks import Stage, first_network
+from deepgmr.training.together import Group, processes_mean
 
 Key = tuple[int, int]  # the step and the index of a group
 
@@ -32,11 +33,18 @@ class OverlapTask:
     """Pairs of shapes and scenes -> matching loss. `folder` is where the pool of scenes is, or will be."""
 
     def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
+        if config.optimiser.batch < 1 or config.optimiser.batch % (2 * GROUP):
+            raise InvalidConfig(f"a batch is a multiple of {2 * GROUP} pairs, got {config.optimiser.batch}")
         self.config = config
         self.maker = BatchMaker(config, folder)
         self._due: tuple[int, range] | None = None  # the step whose groups come next, and which of them
         self._stream: Iterator[OverlapBatch] = iter(())
         self._made: dict[Key, OverlapBatch] = {}  # those that will be used again
+
+    @property
+    def most_processes(self) -> int:
+        """Each has at least one of the groups that are new at a step."""
+        return self.config.optimiser.batch // (2 * GROUP)
 
     def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         try:
@@ -49,10 +57,7 @@ class OverlapTask:
         return first_network(OverlapNetwork, self.config.network, start=self.config.start, generator=generator)
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> OverlapBatch:
-        groups = self.config.optimiser.batch // GROUP
-        if groups * GROUP != self.config.optimiser.batch or groups % (2 * processes):
-            raise InvalidConfig(f"a batch must be a multiple of {2 * GROUP} pairs for each of {processes} processes")
-        step, fresh = generator.initial_seed(), range(rank, groups // 2, processes)
+        step, fresh = generator.initial_seed(), Group(rank, processes).share(self.most_processes)
         if self._due != (step, fresh):  # the steps' seeds are consecutive: this is the first, or another training
             self._stream, self._made = iter(self._loader(step, fresh)), {}
         self._due = (step + 1, fresh)
@@ -80,13 +85,15 @@ class OverlapTask:
         prediction: OverlapPrediction = model(batch.source, batch.target)
         with torch.autocast(batch.same.device.type, enabled=False):
             rows, columns = prediction.similarity, prediction.similarity.mT
+            pairs = torch.tensor(float(len(batch.same)), device=batch.same.device)
+            own = pairs / processes_mean(pairs)  # one, unless the processes have unequal shares
             matching = (matching_loss(rows, batch.same) + matching_loss(columns, batch.same.mT)) / 2
             overlap = (
                 functional.binary_cross_entropy_with_logits(prediction.source_overlap, batch.source_overlap)
                 + functional.binary_cross_entropy_with_logits(prediction.target_overlap, batch.target_overlap)
-            ) / 2
+            ) * (own / 2)
             with torch.no_grad():
-                numbers = {"matching": matching, "overlap": overlap, "top": top_match(prediction, batch).mean()}
+                numbers = {"matching": matching, "overlap": overlap, "top": top_match(prediction, batch).mean() * own}
         return matching + overlap, numbers
 
     @torch.no_grad()
@@ -113,12 +120,15 @@ class OverlapTask:
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
-    """The cross-entropy between the softmax of each row of (B, J, K) and the places it may be, over rows with any."""
+    """The cross-entropy between the softmax of each row of (B, J, K) and the places it may be, over rows with any.
+
+    Of several processes, the mean over them is that of all their rows.
+    """
     same = same.float()
     total = same.sum(-1)
     loss = -(same * similarity.log_softmax(-1)).sum(-1) / total.clamp_min(1e-6)
     weight = total.clamp_max(1.0)
-    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+    return (loss * weight).sum() / processes_mean(weight.sum()).clamp_min(1.0)
 
 
 def top_match(prediction: OverlapPrediction, batch: OverlapBatch) -> Tensor:
