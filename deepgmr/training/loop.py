@@ -39,6 +39,7 @@ def train(
     *,
     out: str | Path,
     data: str | Path | None = None,
+    pool: str | Path | None = None,
     task: Task | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -54,8 +55,9 @@ def train(
 ) -> Result:
     """Train; `out` gets checkpoint.safetensors and history.jsonl as it goes, and in the end NAME.safetensors.
 
-    data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout, by default
-                  none: procedural shapes; for the overlap network: where its pool of scenes is kept, by default `out`/pool
+    data          unless a `task` is given, for DeepGMR the folder of ModelNet40 in its official HDF5 layout; for the overlap
+                  network posed scans as `deepgmr shard` writes them, a folder or a URL; by default none: procedural pairs
+    pool          where the overlap network keeps its procedural scenes, by default `out`/pool
     resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same. What torchrun
                   starts again does so by itself
     time_limit    seconds of wall clock after which to save and stop, data still to be made included; a later resume
@@ -71,7 +73,7 @@ def train(
     where = device_of(device)
     if task is None:
         config = settled(config, data)
-        task = _task(config, data, Path(out))
+        task = _task(config, data, Path(out), pool)
     with joined(where) as group, _interrupts() as interrupted:
         run = Run(config, task, Path(out), where, group=group)
         run.begin(resume=resume)
@@ -113,12 +115,18 @@ def train(
 
 
 def settled(config: AnyTraining, data: str | Path | None) -> AnyTraining:
-    """The configuration as it is trained: without data a DeepGMR learns from procedural shapes.
+    """The configuration as it is trained: without data a DeepGMR learns from procedural shapes, with data an overlap
+    network from half as many pairs of those, where it says no share.
 
-    Raises `InvalidConfig` for data beside a configuration that says procedural.
+    Raises `InvalidConfig` for data beside a configuration that says procedural, and for no data beside a share of it.
     """
     if isinstance(config, OverlapTraining):
-        return config
+        if data is None and config.data.own:
+            raise InvalidConfig(
+                f"a share of {config.data.own:g} of the pairs is to come from scans of one's own, and no data are given; "
+                "name what `deepgmr shard` wrote of them"
+            )
+        return config if data is None or config.data.own else replace(config, data=replace(config.data, own=0.5))
     if data is None:
         return replace(config, data=replace(config.data, world="procedural"))
     if config.data.world == "procedural":
@@ -126,11 +134,20 @@ def settled(config: AnyTraining, data: str | Path | None) -> AnyTraining:
     return config
 
 
-def described(config: AnyTraining, data: str | Path | None, *, out: str | Path, device: str | None = None) -> str:
+def described(
+    config: AnyTraining,
+    data: str | Path | None,
+    *,
+    out: str | Path,
+    pool: str | Path | None = None,
+    device: str | None = None,
+) -> str:
     """What a training is about to do, in one sentence."""
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(config, OverlapTraining):
-        source = f"procedural shapes and scans of {config.data.scenes:,} scenes of each kind (in {data or Path(out, 'pool')})"
+        place = pool or Path(out, "pool")
+        source = f"procedural shapes and scans of {config.data.scenes:,} scenes of each kind (in {place})"
+        source += f" and the scans in {data}" if data is not None else ""
     else:
         source = (
             f"ModelNet40 in {data}" if data is not None else "procedural shapes, drawn anew at every step (no --data)"
@@ -139,9 +156,13 @@ def described(config: AnyTraining, data: str | Path | None, *, out: str | Path, 
     return f"training `{config.name}` on {source}: {work}, into {out}"
 
 
-def _task(config: AnyTraining, data: str | Path | None, out: Path) -> Task:
+def _task(config: AnyTraining, data: str | Path | None, out: Path, pool: str | Path | None) -> Task:
     if isinstance(config, OverlapTraining):
-        return OverlapTask(config, data or out / "pool")
+        return OverlapTask(config, pool or out / "pool", own=None if data is None else str(data))
+    if pool is not None:
+        raise InvalidConfig(
+            f"a pool of scenes is what an overlap network learns from; `{config.name}` has no use for {pool}"
+        )
     return PairTask.from_shapes(config) if data is None else PairTask.from_modelnet(config, data)
 
 

@@ -1,4 +1,4 @@
-"""How the overlap network is trained: on procedural pairs alone, made as they are needed.
+"""How the overlap network is trained: on procedural pairs, made as they are needed, and on one's own scans if asked to.
 
 Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pairs.pool`). A batch
 follows from the seed of its step alone, so worker processes can make the next batches while the network learns, and
@@ -30,13 +30,14 @@ Key = tuple[int, int]  # the step and the index of a group
 
 
 class OverlapTask:
-    """Pairs of shapes and scenes -> matching loss. `folder` is where the pool of scenes is, or will be."""
+    """Pairs of shapes and scenes -> matching loss. `folder` is where the pool of scenes is, or will be; `own` the address of
+    posed scans (`deepgmr.datasets.pairs.posed`), if there are any."""
 
-    def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
+    def __init__(self, config: OverlapTraining, folder: str | Path, own: str | None = None) -> None:
         if config.optimiser.batch < 1 or config.optimiser.batch % (2 * GROUP):
             raise InvalidConfig(f"a batch is a multiple of {2 * GROUP} pairs, got {config.optimiser.batch}")
         self.config = config
-        self.maker = BatchMaker(config, folder)
+        self.maker = BatchMaker(config, folder, own)
         self._due: tuple[int, range] | None = None  # the step whose groups come next, and which of them
         self._stream: Iterator[OverlapBatch] = iter(())
         self._made: dict[Key, OverlapBatch] = {}  # those that will be used again
@@ -72,7 +73,7 @@ class OverlapTask:
         steps = (_keys(step, fresh) for step in itertools.count(start))
         workers = self.config.data.workers
         return DataLoader(
-            BatchMaker(self.config, self.maker.folder) if workers else self.maker,  # an open pool does not travel
+            self.maker.closed() if workers else self.maker,  # what is open does not travel
             batch_size=None,
             sampler=(key for new, again in steps for key in new + [key for key in again if key[0] < start]),
             num_workers=workers,
@@ -113,7 +114,7 @@ class OverlapTask:
         return None
 
     def _held_out(self) -> Iterator[tuple[str, OverlapBatch]]:
-        kinds = ("shape", *KINDS) if self.config.data.shapes < 1 else ("shape",)
+        kinds = ("shape", *(KINDS if self.config.data.shapes < 1 else ()), *(("own",) if self.maker.has_own else ()))
         for place, kind in enumerate(kinds):
             groups = [self.maker.held_out(kind, 100 * place + i) for i in range(HELD_OUT // GROUP)]
             yield kind, joined(groups)
