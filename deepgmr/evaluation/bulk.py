@@ -29,7 +29,7 @@ STUDY = "bulk"
 WAYS = ("loop", "local 1", "local 2")
 POINTS = 300  # of a cloud
 SOURCES = 10  # that meet a target
-BLOCKS = 6
+BLOCKS = 4
 Spent = tuple[float, float]  # seconds of the clock, and of the processors
 _PART = 256  # answers, as a part holds at most
 

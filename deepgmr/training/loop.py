@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from deepgmr.errors import InvalidConfig
+from deepgmr.errors import Cancelled, InvalidConfig
 from deepgmr.training.config import AnyTraining, OverlapTraining
 from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TensorBoard
@@ -20,6 +20,7 @@ from deepgmr.training.state import Run
 from deepgmr.training.tasks import PairTask, Stage, Task
 from deepgmr.training.together import device_of, joined
 
+_LATE, _INTERRUPTED = 1, 2
 Progress = Callable[[Mapping[str, float]], None]
 
 
@@ -67,7 +68,8 @@ def train(
     stage         called with (what is being done, the share done) while data is made and before the first numbers
     keep_every    also write the weights of every so many steps, as NAME-STEP.safetensors, to look back at; 0 for none
 
-    Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
+    Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one; of several
+    processes `Cancelled` where another one was interrupted.
     """
     start = time.monotonic()
     where = device_of(device)
@@ -83,13 +85,16 @@ def train(
         say(_origin(run))
         tell = stage if stage is not None and group.first else lambda label, share: None
 
-        def over() -> bool:
-            return bool(interrupted) or (time_limit is not None and time.monotonic() - start >= time_limit)
+        def over() -> int:
+            """Why to stop, if at all; what one process has to, all do at the same step."""
+            late = time_limit is not None and time.monotonic() - start >= time_limit
+            return _INTERRUPTED if interrupted else _LATE if late else 0
 
-        ready = not group.agree(not task.prepare(over, tell), where)
-        if not ready:
+        prepared = task.prepare(lambda: over() > 0, tell)
+        stop = group.most(0 if prepared else over(), where)
+        if stop:
             say("stopped while the data was made; what is made is kept, and resuming makes the rest")
-        while ready and run.step < steps:
+        while not stop and run.step < steps:
             if not report.written:
                 tell("the first steps", run.step / steps)
             run.advance()
@@ -100,15 +105,20 @@ def train(
             if keep_every and run.step % keep_every == 0:
                 run.save()
                 run.publish(f"{config.name}-{run.step}")
-            if group.agree(over(), where):
-                break
-            if time.monotonic() - last_save >= checkpoint_seconds:
+            stop = group.most(over(), where)
+            if not stop and time.monotonic() - last_save >= checkpoint_seconds:
                 run.save()
                 last_save = time.monotonic()
         run.save()
         if run.step >= steps:
             run.publish()
         report.close()
+    if (
+        stop == _INTERRUPTED and not interrupted and run.step < steps
+    ):  # else torchrun would take this one to have finished
+        raise Cancelled(
+            f"another process was told to stop; all of them have, at step {run.step}, and the state is saved"
+        )
     finished = run.step >= steps
     weights = run.out / f"{config.name}.safetensors" if finished else None
     return Result(run.step, finished, run.path, weights, tuple(run.history))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -40,13 +40,13 @@ class Group:
         """Which of `count` things are this process's: as many as another's, or one more or less."""
         return range(self.rank * count // self.processes, (self.rank + 1) * count // self.processes)
 
-    def agree(self, stop: bool, device: torch.device) -> bool:
-        """Whether any process wants to stop; all then stop at the same step."""
+    def most(self, number: int, device: torch.device) -> int:
+        """The largest of the processes' numbers."""
         if self.processes == 1:
-            return stop
-        wish = torch.tensor([float(stop)], device=device)
-        distributed.all_reduce(wish, op=distributed.ReduceOp.MAX)
-        return bool(wish.item())
+            return number
+        told = torch.tensor([number], device=device)
+        distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
+        return int(told.item())
 
     def from_first(self, make: Callable[[], Found], device: torch.device) -> Found:
         """What the first process makes, in all of them; what it raises of this package's errors, they all raise."""
@@ -85,10 +85,25 @@ def joined(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE, **_meeting(group))
     yield group  # what fails within ends the process, and torchrun the others: to wait for them would be to hang
     distributed.barrier()  # none leaves before the first has written its files
     distributed.destroy_process_group()
+
+
+def _meeting(group: Group) -> dict[str, Any]:
+    """Where the processes meet, if not where torch would have them: on one machine in a place of each attempt's own.
+
+    torchrun (2.13) has all attempts share a store, in which those of the next find the addresses of those that ended. Of
+    several machines no count of the attempts is common to all; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 has it make a
+    store for each.
+    """
+    told = os.environ.get
+    if told("TORCHELASTIC_USE_AGENT_STORE") != "True" or told("GROUP_WORLD_SIZE") != "1":
+        return {}
+    place = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    attempt = distributed.PrefixStore(f"attempt {told('TORCHELASTIC_RESTART_COUNT')}", place)
+    return {"store": attempt, "rank": group.rank, "world_size": group.processes}
 
 
 def device_of(name: str | None) -> torch.device:
