@@ -206,6 +206,32 @@ def markdown(result: Result) -> str:
     return "\n\n".join([ways(result), *(as_table(result[part], form=".3g") for part in ("kept", "tables"))])
 
 
+def parts(result: Result) -> dict[str, str]:
+    """What a page may ask for by name."""
+    return {"scale": scale(result)}
+
+
+def scale(result: Result) -> str:
+    """What 1e8 such pairs on a thousand cores would come to, by multiplication: nothing of it was run."""
+    kept, table = result["kept"][0], result["tables"][0]
+    way = next(row for row in result["ways"] if row["way"] == "local 1")
+    pairs, cores, each = 1e8, 1e3, way["CPU ms a pair"] / 1e3
+    rate = cores / each
+    driver = {name: pairs / 1e3 * table[f"CPU ms to {name} 1,000"] / 3.6e6 for name in ("read", "find again", "merge")}
+    rows = [
+        ("computing", f"1e8 x {1e3 * each:.0f} ms / 1,000", f"{pairs * each / cores / 3600:.1f} h"),
+        ("starting 1,000 workers", f"{way['CPU seconds to start']:.1f} s of a core each", "once"),
+        ("answers", f"1,000 / {1e3 * each:.0f} ms", f"{rate:,.0f} a second"),
+        ("requests for clouds", f"a source each, a map for {SOURCES} pairs", f"{rate * (1 + 1 / SOURCES):,.0f} a second"),
+        ("bytes of clouds", f"{kept['cloud bytes']:,} a cloud", f"{rate * 1.1 * kept['cloud bytes'] / 1e6:,.0f} MB/s"),
+        ("parts", f"at most {_PART} answers in one", f"{pairs / _PART:,.0f} files or more"),
+        ("answers kept", f"{table['bytes an answer']:.0f} bytes each", f"{pairs * table['bytes an answer'] / 1e9:.0f} GB"),
+        *((f"{name}, in one process", f"1e8 x {table[f'CPU ms to {name} 1,000']:.1f} us", f"{spent:.2f} h")
+          for name, spent in driver.items()),
+    ]  # fmt: skip
+    return as_table([dict(zip(("what", "arithmetic", "comes to"), row, strict=True)) for row in rows])
+
+
 def ways(result: Result) -> str:
     """The table of ways."""
     formats = {key: ".1f" for key in ("pairs a second", "CPU ms a pair", "seconds to start", "CPU seconds to start")}
