@@ -48,7 +48,7 @@ def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, wa
         for block in range(BLOCKS):
             place = Path(folder, str(block))
             place.mkdir()
-            table = draw(place, size, seed * BLOCKS + block)
+            table = write_pairs(place, size, seed * BLOCKS + block)
             for turn in range(len(ways)):
                 way = ways[(block + turn) % len(ways)]
                 watch.progress(f"block {block + 1}: {way}", (block * len(ways) + turn) / BLOCKS / len(ways))
@@ -64,7 +64,7 @@ def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, wa
     return result
 
 
-def draw(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
+def write_pairs(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
     """Clouds as files, tables of all and of two pairs of them (all.parquet, two.parquet), and the pairs."""
     import pyarrow
     from pyarrow import parquet
