@@ -71,6 +71,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "settle",
             "scales",
             "told",
+            "descent",
             "together",
             "jobs",
             "workers",
