@@ -74,7 +74,8 @@ class Fit:
                 step = -torch.linalg.solve(system.information + damping[going, None, None] * eye, system.slope)
                 there = start @ RigidTransform.exp(step).matrix
                 now = ~falls & (system.cost_at(there) <= system.cost)
-                damping[going] *= torch.where(now, 1 / _FACTOR, torch.where(falls, 1.0, _FACTOR))
+                before = damping[going]
+                damping[going] = torch.where(now, before / _FACTOR, torch.where(falls, before, before * _FACTOR))
                 motions[going] = torch.where(now[:, None, None], there, motions[going])
                 taken, falls = torch.where(now[:, None], step, taken), falls | now
                 if falls.all():
