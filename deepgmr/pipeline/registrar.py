@@ -152,9 +152,19 @@ class Registrar:
         answered = told(search, answer, status, confidence, self.bundle)
         return answered if trace is None else dataclasses.replace(answered, search=search)
 
-    def register_batch(self, pairs: Iterable[Any], **options: Any) -> list[Result]:
+    def register_batch(
+        self,
+        pairs: Iterable[Any],
+        *,
+        workers: int = 1,
+        device: str | None = None,
+        batch: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> list[Result]:
         """The answers of `iter_batch`, all of them, in the order of the pairs."""
-        return [result for _, result in sorted(self.iter_batch(pairs, **options), key=lambda one: one[0])]
+        found = self.iter_batch(pairs, workers=workers, device=device, batch=batch, progress=progress, **options)
+        return [result for _, result in sorted(found, key=lambda one: one[0])]
 
     def iter_batch(
         self,
