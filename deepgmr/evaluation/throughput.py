@@ -54,7 +54,7 @@ def measure(
     watch, registrar = watch or Watch(), Registrar.load()
     told = provenance(pairs=pairs, points=points, repeats=repeats, device=device, batch=batch, shared=shared, seed=seed)
     told["gpu"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    drawn = draw(pairs, points, seed)
+    drawn = drawn_pairs(pairs, points, seed)
     registrar.register_batch(drawn[:2], device=device)  # imports and allocations are not what is timed
     watch.progress("steps", 0.0)
     result: Result = {"study": STUDY, "provenance": told, "steps": steps(registrar, drawn, shared, device)}
@@ -64,7 +64,7 @@ def measure(
     return result
 
 
-def draw(count: int, points: int, seed: int) -> Pairs:
+def drawn_pairs(count: int, points: int, seed: int) -> Pairs:
     """Disjoint samplings of a shape, 70 % of each, so many points a side."""
     generator = torch.Generator().manual_seed(seed)
     protocol = (Disjoint(2 * points), Crop(0.7, points, shared=0.45), Move("uniform", 180.0, "box", 0.5), Jitter())
