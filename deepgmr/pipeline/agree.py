@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepgmr.geometry.neighbours import gather_points
 from deepgmr.geometry.procrustes import align_few
 from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.cohort import asked
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.scan import Level
@@ -27,20 +29,32 @@ def consistent_motions(
     """
     a, b = source.means[matches.source], target.means[matches.target]  # (M, 3)
     m, n = source.normals[matches.source], target.normals[matches.target]
-    consistency = _consistency(a, m, b, n, tolerance, settings)
-    likely = consistency.sum(1).topk(min(2 * settings.seeds, len(a))).indices
-    second = consistency[likely] * (consistency[likely] @ consistency)  # (L, M)
-    best = second.sum(1).topk(min(settings.seeds, len(likely))).indices
-    seeds = likely[best]
-    weight, index = second[best].topk(min(settings.followers, len(a)), dim=1)
-    index = torch.cat([seeds.unsqueeze(1), index], dim=1)
-    weight = torch.cat([weight[:, :1], weight], dim=1) + 1e-9
-    aligned = align_few(a[index].numpy(), b[index].numpy(), weight.numpy())
-    motions = RigidTransform(*(torch.from_numpy(part) for part in aligned))
-    gap = (motions.apply(a) - b).norm(dim=-1) / (settings.meeting * tolerance)  # (S, M)
-    facing = (motions.rotate(m) * n).sum(-1).clamp_min(0)
-    agreement = (torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing).sum(-1)
+    motions, agreement = asked(agreed, a, b, m, n, tolerance, settings)
     return motions, torch.where(prior.allows(motions.rotation), agreement, torch.zeros_like(agreement))
+
+
+def agreed(
+    a: Tensor, b: Tensor, m: Tensor, n: Tensor, tolerance: float | Tensor, settings: AgreeSettings
+) -> tuple[RigidTransform, Tensor]:
+    """Motions (S,) of places a, b (M, 3) with normals m, n that are matched, and how many agree with each (S,).
+
+    Of B pairs at once: all of these have a first dimension more, and `tolerance` is (B, 1, 1).
+    """
+    rows = gather_points if a.dim() == 3 else Tensor.__getitem__
+    consistency = _consistency(a, m, b, n, tolerance, settings)
+    likely = consistency.sum(-1).topk(min(2 * settings.seeds, a.shape[-2])).indices
+    strong = rows(consistency, likely)
+    second = strong * (strong @ consistency)  # (L, M)
+    best = second.sum(-1).topk(min(settings.seeds, likely.shape[-1])).indices
+    seeds = likely.gather(-1, best)
+    weight, index = rows(second, best).topk(min(settings.followers, a.shape[-2]), dim=-1)
+    index = torch.cat([seeds.unsqueeze(-1), index], dim=-1)
+    weight = torch.cat([weight[..., :1], weight], dim=-1) + 1e-9
+    aligned = align_few(*(each.cpu().numpy() for each in (rows(a, index), rows(b, index), weight)))
+    motions = RigidTransform(*(torch.from_numpy(part).to(a.device) for part in aligned))
+    gap = (motions.apply(a.unsqueeze(-3)) - b.unsqueeze(-3)).norm(dim=-1) / (settings.meeting * tolerance)  # (S, M)
+    facing = (motions.rotate(m.unsqueeze(-3)) * n.unsqueeze(-3)).sum(-1).clamp_min(0)
+    return motions, (torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing).sum(-1)
 
 
 def _consistency(
@@ -48,12 +62,12 @@ def _consistency(
     source_normals: Tensor,
     target: Tensor,
     target_normals: Tensor,
-    tolerance: float,
+    tolerance: float | Tensor,
     settings: AgreeSettings,
 ) -> Tensor:
     source_length, target_length = torch.cdist(source, source), torch.cdist(target, target)  # (M, M)
     stretch = (source_length - target_length) / tolerance
-    turn = (source_normals @ source_normals.T - target_normals @ target_normals.T) / settings.normal_tolerance
+    turn = (source_normals @ source_normals.mT - target_normals @ target_normals.mT) / settings.normal_tolerance
     exponent = stretch.square() + turn.square()
     value = torch.exp(-exponent.clamp_max(_NEGLIGIBLE))
     apart = (source_length > settings.apart * tolerance) | (

@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from deepgmr.errors import Cancelled, InvalidConfig, InvalidInput
 from deepgmr.pipeline.answer import Failure
+from deepgmr.pipeline.cohort import apart, side_by_side
 from deepgmr.pipeline.jobs import Given, Job, Registering, Result, Shelf
 from deepgmr.pipeline.pace import Progress
+from deepgmr.pipeline.together import company, computations, device_of
 from deepgmr.pipeline.workers import spread
 
 
 def answers(
-    registrar: Registering, pairs: Iterable[Any], workers: int, progress: Progress | None, options: Mapping[str, Any]
+    registrar: Registering,
+    pairs: Iterable[Any],
+    workers: int,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+    *,
+    device: str | None = None,
+    batch: int | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """See `deepgmr.iter_batch`. What is wrong with the options of all pairs is raised here and now."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise InvalidConfig(f"workers must be a whole number from 1, got {workers!r}")
+    for name, count in (("workers", workers), ("batch", 1 if batch is None else batch)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InvalidConfig(f"{name} must be a whole number from 1, got {count!r}")
+    if batch is not None and device is None:
+        raise InvalidConfig("`batch` is how many pairs are under way on a `device`, and there is none; give both")
+    if device is not None and workers > 1:
+        raise InvalidConfig("a batch is computed on a `device` by one process; leave `workers` out, or start several")
     _check_options(registrar, options)
-    return _told(_answers(registrar, pairs, workers, options), pairs, progress)
+    found = (
+        _answers(registrar, pairs, workers, options)
+        if device is None
+        else _together(registrar, pairs, device_of(device), batch, options)
+    )
+    return _told(found, pairs, progress)
+
+
+def _together(
+    registrar: Registering, pairs: Iterable[Any], device: torch.device, size: int | None, options: Mapping[str, Any]
+) -> Generator[tuple[int, Result], None, None]:
+    """Many pairs under way in this process, of which what several ask for is computed at once."""
+    shelf = Shelf(registrar)
+
+    def answered(number: int, job: Job | Failure) -> tuple[int, Result]:
+        if isinstance(job, Job) and job.options.get("timeout") is not None:
+            apart()  # its time is its own
+        return number, shelf.answer(job) if isinstance(job, Job) else job
+
+    tasks = (functools.partial(answered, *each) for each in jobs(registrar, pairs, options, copied=True))
+    yield from side_by_side(tasks, computations(device), size or company(device))
 
 
 def _answers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from deepgmr.geometry.transform import RigidTransform
@@ -29,20 +28,18 @@ def sharpen(
     # Rare directions find the place; but they lie at edges, whose normals are blurred, and leave the fit askew.
     few = source.balanced(settings.moved)
     even = source.thinned(max(1, len(source) // settings.fitted), fewest=source.settings.for_normals)
-    sharpened = []
-    for matrix in motions.matrix.double().numpy():
-        for number, share in enumerate(settings.reaches):
-            matrix = descend(
-                even if number else few,
-                target,
-                matrix,
-                share * reach,
-                iterations=settings.iterations,
-                settled=settings.settled,
-                dwarf=refinement.dwarf,
-            )
-        sharpened.append(matrix)
-    found = RigidTransform.from_matrix(torch.from_numpy(np.stack(sharpened)))
+    sharpened = motions.matrix.double().numpy()
+    for number, share in enumerate(settings.reaches):
+        sharpened = descend(
+            even if number else few,
+            target,
+            sharpened,
+            share * reach,
+            iterations=settings.iterations,
+            settled=settings.settled,
+            dwarf=refinement.dwarf,
+        )
+    found = RigidTransform.from_matrix(torch.from_numpy(sharpened))
     allowed = prior.allows(found.rotation)
     return RigidTransform(
         torch.where(allowed[:, None, None], found.rotation, motions.rotation.double()),

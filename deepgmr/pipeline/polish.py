@@ -50,12 +50,12 @@ def polish(
             matrix = descend(
                 level,
                 target,
-                matrix,
+                matrix[None],
                 radius,
                 iterations=settings.iterations,
                 settled=settings.nearly_settled,
                 dwarf=refinement.dwarf,
-            )
+            )[0]
         matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
         if rounds and not same:
             matrix = _both_ways(source, target, matrix, settings.close * narrow, settings)

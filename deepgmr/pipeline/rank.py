@@ -13,7 +13,9 @@ from torch import Tensor
 
 from deepgmr.divergence.partial import kl_oriented, largest_partial_divergence, partial_divergence
 from deepgmr.errors import InvalidConfig
+from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.transform import RigidTransform, first_apart, rotation_grid
+from deepgmr.pipeline.cohort import asked
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
 from deepgmr.pipeline.visibility import Views, seen_through
@@ -228,7 +230,7 @@ class _Contact:
 def _contact(motions: RigidTransform, source: Level, target: Level, reach: float, step: int = 1) -> _Contact:
     motions = motions.to(source.means.dtype)
     moved = motions.apply(source.means[::step])  # (H, J, 3)
-    distance, nearest = target.tree.within(moved.flatten(0, -2).double().numpy(), reach)
+    distance, nearest = asked(Tree.within, target.tree, moved.flatten(0, -2).double().numpy(), reach)
     index = torch.from_numpy(nearest).reshape(moved.shape[:-1])
     normals = target.directions[index]
     residual = moved - target.means[index]

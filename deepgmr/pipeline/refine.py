@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,6 +12,7 @@ from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.procrustes import align_few
 from deepgmr.geometry.transform import RigidTransform, first_apart
 from deepgmr.io.quiet import quiet_descriptor
+from deepgmr.pipeline.cohort import asked
 from deepgmr.pipeline.pace import check
 from deepgmr.pipeline.propose.given import Prior
 from deepgmr.pipeline.scan import Level
@@ -41,16 +41,16 @@ def refine(
     some = source.thinned(max(1, round(len(source) / settings.thinned)), fewest=settings.thinned_normals)
     last = len(settings.reaches) - 1
     for number, (reach, least) in enumerate(zip(settings.reaches, settings.least_reaches, strict=True)):
-        fit = functools.partial(
-            descend,
+        fitted = descend(
             source if number == last else some,
             target,
-            reach=max(reach * spacing, least),
+            matrices,
+            max(reach * spacing, least),
             iterations=settings.iterations,
             settled=settings.settled if number == last else settings.nearly_settled,
             dwarf=settings.dwarf,
         )
-        motions = RigidTransform.from_matrix(torch.from_numpy(np.stack([fit(each) for each in matrices])))
+        motions = RigidTransform.from_matrix(torch.from_numpy(fitted))
         if number < last:
             met = first_apart(motions, len(matrices), angle=settings.same_angle, distance=settings.same_distance)
             matrices = motions.matrix[met].numpy()
@@ -58,22 +58,28 @@ def refine(
 
 
 def descend(
-    source: Level, target: Level, start: np.ndarray, reach: float, *, iterations: int, settled: float, dwarf: float
+    source: Level, target: Level, starts: np.ndarray, reach: float, *, iterations: int, settled: float, dwarf: float
 ) -> np.ndarray:
-    """Generalised ICP of the source onto the target from a motion (4, 4); of the smaller onto a much larger one.
+    """Generalised ICP of the source onto the target from motions (H, 4, 4); of the smaller onto a much larger one.
 
     small_gicp's tree visits all of a cloud for a point that is far from everything in it, so a dwarf has to move.
     """
-    check()
     if source.extent > dwarf * target.extent:
-        back = np.linalg.inv(start)
-        return np.linalg.inv(_align(target, source, back, reach, iterations, settled))
-    return _align(source, target, start, reach, iterations, settled)
+        return np.linalg.inv(asked(align, target, source, np.linalg.inv(starts), reach, iterations, settled))
+    return asked(align, source, target, starts, reach, iterations, settled)
+
+
+def align(
+    source: Level, target: Level, starts: np.ndarray, reach: float, iterations: int, settled: float
+) -> np.ndarray:
+    """Generalised ICP by small_gicp from each of motions (H, 4, 4)."""
+    return np.stack([_align(source, target, start, reach, iterations, settled) for start in starts])
 
 
 def _align(
     source: Level, target: Level, start: np.ndarray, reach: float, iterations: int, settled: float
 ) -> np.ndarray:
+    check()
     # One thread: the sums of several threads depend on their order, and the same input must give the same bytes.
     with quiet_descriptor() if min(len(source), len(target)) <= _SCANTY else nullcontext():
         result = small_gicp.align(
@@ -88,10 +94,14 @@ def _align(
             rotation_epsilon=settled,
             translation_epsilon=settled,
         )
-    matrix = np.array(result.T_target_source)
-    if result.num_inliers < 3 or not np.isfinite(matrix).all():
+    return tidied(np.array(result.T_target_source), start, result.num_inliers)
+
+
+def tidied(matrix: np.ndarray, start: np.ndarray, inliers: int) -> np.ndarray:
+    """A fitted motion (4, 4) without the rounding that many small steps leave in the rotation, or its start."""
+    if inliers < 3 or not np.isfinite(matrix).all():
         return start  # nothing within reach: the hypothesis stays as it was and is ranked as such
-    left, _, right = np.linalg.svd(matrix[:3, :3])  # many small steps leave rounding in the rotation
+    left, _, right = np.linalg.svd(matrix[:3, :3])
     matrix[:3, :3] = left @ right
     return matrix
 

@@ -153,18 +153,31 @@ class Registrar:
         return answered if trace is None else dataclasses.replace(answered, search=search)
 
     def register_batch(
-        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+        self,
+        pairs: Iterable[Any],
+        *,
+        workers: int = 1,
+        device: str | None = None,
+        batch: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> list[Result]:
         """The answers of `iter_batch`, all of them, in the order of the pairs."""
-        return [
-            result for _, result in sorted(answers(self, pairs, workers, progress, options), key=lambda one: one[0])
-        ]
+        found = self.iter_batch(pairs, workers=workers, device=device, batch=batch, progress=progress, **options)
+        return [result for _, result in sorted(found, key=lambda one: one[0])]
 
     def iter_batch(
-        self, pairs: Iterable[Any], *, workers: int = 1, progress: Progress | None = None, **options: Any
+        self,
+        pairs: Iterable[Any],
+        *,
+        workers: int = 1,
+        device: str | None = None,
+        batch: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> Iterator[tuple[int, Result]]:
         """The number of a pair and its answer, as they come; see `deepgmr.iter_batch`."""
-        return answers(self, pairs, workers, progress, options)
+        return answers(self, pairs, workers, progress, options, device=device, batch=batch)
 
     def _asked(self, trust: float | None, refine: bool) -> Settings:
         settings = self.settings
@@ -214,12 +227,18 @@ def register(source: Any, target: Any, **options: Any) -> Registration:
     return Registrar.load("default").register(source, target, **options)
 
 
-def iter_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> Iterator[tuple[int, Result]]:
+def iter_batch(
+    pairs: Iterable[Any], *, workers: int = 1, device: str | None = None, batch: int | None = None, **options: Any
+) -> Iterator[tuple[int, Result]]:
     """Register many pairs: the number of a pair, from 0, and its answer, as they come, the same as one by one.
 
     pairs     (source, target), or (source, target, options) with options of `register` for this pair alone; drawn as
               they are needed, a few ahead
     workers   processes that share the work; 1 works in this one. Each takes a second or two to start
+    device    "cuda": `batch` pairs are under way in this process, and of what is compared with one another in them the
+              bulk is computed there, for many pairs at once; the same answers but for rounding. Its gain has not been
+              measured on a GPU; "cpu" gains nothing worth while (docs/howto/many.md). Without it, one after the other
+    batch     pairs under way; by default 32, on a CPU 8
     progress  called with ("registering", fraction done) after each pair, of the number that are known; returns False
               to have `Cancelled` raised
     options   of `register`, for all pairs, but `trace`
@@ -227,9 +246,11 @@ def iter_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> Ite
     A cloud that comes again is prepared once (by every worker that meets it), as long as it is among the last few. A
     pair that cannot be registered, or whose worker dies, has a `Failure` for an answer, with its `error`; the others go on.
     """
-    return Registrar.load("default").iter_batch(pairs, workers=workers, **options)
+    return Registrar.load("default").iter_batch(pairs, workers=workers, device=device, batch=batch, **options)
 
 
-def register_batch(pairs: Iterable[Any], *, workers: int = 1, **options: Any) -> list[Result]:
+def register_batch(
+    pairs: Iterable[Any], *, workers: int = 1, device: str | None = None, batch: int | None = None, **options: Any
+) -> list[Result]:
     """Register many pairs: the answers of `iter_batch`, all of them, in the order of the pairs."""
-    return Registrar.load("default").register_batch(pairs, workers=workers, **options)
+    return Registrar.load("default").register_batch(pairs, workers=workers, device=device, batch=batch, **options)

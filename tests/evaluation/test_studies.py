@@ -26,6 +26,7 @@ from deepgmr.evaluation import (
     read_result,
     soak,
     solvers,
+    throughput,
     trainings,
     worlds,
     write_result,
@@ -50,6 +51,17 @@ def returned(study: ModuleType, result: Result, folder: Path) -> str:
     text = study.markdown(again)
     assert text == study.markdown(result)
     return text
+
+
+def test_throughput_accounts_for_all_of_the_time_and_tells_what_differs(tmp_path: Path) -> None:
+    result = throughput.measure(pairs=2, points=150, repeats=1, shared=1)
+    text = returned(throughput, result, tmp_path)
+    loop, together = result["ways"]
+    assert loop["beside the loop"] == 1 and together["beside the loop"] > 0
+    assert together["other status"] == 0 and together["motion"] < 1e-3 and together["confidence"] < 0.01
+    assert sum(row["share"] for row in result["steps"]) == pytest.approx(1)
+    assert all(row["ms a pair"] > 0 for row in result["steps"]) and result["steps"][0]["asked a pair"] == 1
+    assert "| together, on cpu |" in text and "| generalised ICP |" in text
 
 
 def test_the_profile_accounts_for_all_of_the_time(suite: PairSuite, tmp_path: Path) -> None:

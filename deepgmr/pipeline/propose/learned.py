@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from deepgmr.geometry.neighbours import farthest_points
-from deepgmr.networks.overlap import OverlapNetwork
+from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.networks.patches import Nodes, nodes_of
+from deepgmr.pipeline.cohort import asked
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.scan import Level
 
@@ -29,7 +30,7 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> Learne
     """The likeliest counterpart of every source node, likeliest first; nodes are components of their level."""
     spacing = max(source.spacing, target.spacing)
     (x, at), (y, there) = (_nodes(network, level, spacing) for level in (source, target))
-    prediction = network(x, y)
+    prediction = asked(predicted, network, x, y)
     scores, index = prediction.log_matching()[0].max(dim=1)
     order = scores.argsort(descending=True, stable=True)
     return LearnedMatches(
@@ -38,6 +39,11 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> Learne
         target_overlap=float(torch.sigmoid(prediction.target_overlap).mean()),
         gap=spacing * max(_gap(x), _gap(y)),
     )
+
+
+def predicted(network: OverlapNetwork, source: Nodes, target: Nodes) -> OverlapPrediction:
+    prediction: OverlapPrediction = network(source, target)
+    return prediction
 
 
 def _nodes(network: OverlapNetwork, level: Level, spacing: float) -> tuple[Nodes, Tensor]:
