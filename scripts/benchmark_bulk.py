@@ -1,6 +1,6 @@
 """Pairs a second of `deepgmr bulk`, beside a bare loop.
 
-python scripts/benchmark_bulk.py --pairs 100000
+python scripts/benchmark_bulk.py --pairs 3000
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def measured(given: argparse.Namespace, watch: Any) -> dict[str, Any]:
 def main() -> int:
     parser = options(__doc__, "bulk")
     parser.set_defaults(threads=2)
-    parser.add_argument("--pairs", type=int, default=10_000, help="[default: %(default)s]")
+    parser.add_argument("--pairs", type=int, default=3_000, help="[default: %(default)s]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--ways", type=listed, metavar="A,B", help="loop, local N or ray N [default: loop,local 1,local 2]"

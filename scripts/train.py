@@ -1,7 +1,7 @@
 """Train a network: `python scripts/train.py --preset deepgmr --data ModelNet40/ --out runs/deepgmr`.
 
-On several GPUs or processes: `torchrun --nproc-per-node 4 scripts/train.py ...`. Needs torch, numpy, scipy, h5py and
-safetensors only; `deepgmr train` is the same with the package's terminal.
+On several GPUs, processes or machines: `torchrun --nproc-per-node 4 scripts/train.py ...`, see docs/howto/training.md.
+Needs torch, numpy, scipy, h5py and safetensors only; `deepgmr train` is the same with the package's terminal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from deepgmr.errors import DeepGMRError
-from deepgmr.training import PRESETS, TrainingProgress, described, read_config, train
+from deepgmr.training import PRESETS, TrainingProgress, described, here, read_config, train
 
 
 def main() -> int:
@@ -21,8 +21,9 @@ def main() -> int:
     what.add_argument("--preset", choices=sorted(PRESETS))
     parser.add_argument("--start", metavar="NAME_OR_FILE", help="weights to start from; by default from scratch")
     parser.add_argument(
-        "--data", help="ModelNet40 in its official HDF5 layout [default: procedural]; for `overlap`, its scenes"
+        "--data", help="ModelNet40 in its official HDF5 layout, or posed scans for `overlap` [default: procedural]"
     )
+    parser.add_argument("--pool", help="where `overlap` keeps its procedural scenes [default: OUT/pool]")
     parser.add_argument("--out", required=True, help="folder for checkpoints, history and the weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="save and stop after so long")
@@ -35,11 +36,13 @@ def main() -> int:
         if given.start is not None:
             config = replace(config, start=given.start)
         with TrainingProgress(config.optimiser.steps) as progress:
-            progress.say(described(config, given.data, out=given.out, device=given.device))
+            if here().first:  # of several processes
+                progress.say(described(config, given.data, out=given.out, pool=given.pool, device=given.device))
             result = train(
                 config,
                 out=given.out,
                 data=given.data,
+                pool=given.pool,
                 resume=given.resume,
                 time_limit=given.time_limit,
                 device=given.device,
@@ -52,7 +55,8 @@ def main() -> int:
     except DeepGMRError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}")
+    if here().first:
+        print(f"{'finished' if result.finished else 'stopped'} at step {result.step}: {result.checkpoint}")
     return 0
 
 

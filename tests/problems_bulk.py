@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deepgmr.bulk.node import Node
 
@@ -18,4 +21,10 @@ class Poisoned(Node):
             os.kill(os.getpid(), signal.SIGKILL)
         if str(cloud).endswith("hang"):
             time.sleep(3600)
+        if str(cloud).endswith("memory"):
+            np.ones(1 << 55)
+        fuse = Path(f"{cloud}.fuse")
+        if fuse.exists():  # once, what asked for it goes down: with Ray the actor
+            fuse.unlink()
+            os.kill(os.getppid(), signal.SIGKILL)
         return super().prepare(cloud, **how)

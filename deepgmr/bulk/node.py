@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepgmr.errors import InvalidCheckpoint, InvalidFile
-from deepgmr.extras import extra
-from deepgmr.io.disk import reason, replacing
+from deepgmr.errors import InvalidCheckpoint
+from deepgmr.io.addresses import local_copy
 from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.scan import Scan, fingerprint
@@ -65,18 +63,7 @@ class Node:
 
     def local(self, cloud: str) -> Path:
         """A path as it is, or the copy on this machine of what a URL names. Raises `InvalidFile`."""
-        if "://" not in cloud or cloud.startswith("file://"):
-            return Path(cloud.removeprefix("file://"))
-        kept = self._folder / f"{_name(cloud)}{Path(cloud.partition('?')[0]).suffix}"
-        if not kept.is_file():
-            try:
-                with extra("fsspec", "bulk", "fetching clouds").open(cloud, "rb") as stream, replacing(kept) as copy:
-                    shutil.copyfileobj(stream, copy)
-            except (OSError, ValueError, ImportError) as error:
-                if isinstance(error, InvalidFile):
-                    raise
-                raise InvalidFile(f"{cloud}: cannot be fetched ({reason(error)[:200]}); check the address") from None
-        return kept
+        return local_copy(cloud, self._folder)
 
 
 def _name(text: str) -> str:

@@ -12,7 +12,20 @@ from typing import Any
 
 import typer
 
-from deepgmr.cli import align, bulk, calibrate, doctor, download, evaluate, export, odometry, register, train, view
+from deepgmr.cli import (
+    align,
+    bulk,
+    calibrate,
+    doctor,
+    download,
+    evaluate,
+    export,
+    odometry,
+    register,
+    shard,
+    train,
+    view,
+)
 from deepgmr.cli.terminal import Version, run
 
 _SETTINGS: dict[str, Any] = {
@@ -23,7 +36,7 @@ _SETTINGS: dict[str, Any] = {
 register_app = typer.Typer(**_SETTINGS)
 register_app.command()(register.command)
 app = typer.Typer(help="Register point clouds by matching Gaussian mixtures.", no_args_is_help=True, **_SETTINGS)
-for _room in (register, align, odometry, bulk, view, evaluate, train, calibrate, export, download, doctor):
+for _room in (register, align, odometry, bulk, view, evaluate, shard, train, calibrate, export, download, doctor):
     app.command(_room.__name__.rpartition(".")[2])(_room.command)
 
 

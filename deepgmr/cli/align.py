@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepgmr.cli.odometry import scans_in
 from deepgmr.cli.terminal import NOT_TRUSTED, REGISTERED, answering, progress_bar, put, say
 from deepgmr.errors import InvalidInput
 
@@ -62,6 +61,7 @@ def command(
     with answering("deepgmr align", as_json=str(json_file) == "-"):
         from deepgmr import io as files
         from deepgmr.io.disk import replacing
+        from deepgmr.io.sequences import scans_in
 
         if not 0.0 <= trust <= 1.0:
             raise InvalidInput(f"--trust must be a probability from 0 to 1, got {trust:g}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from contextlib import redirect_stdout
@@ -17,9 +16,6 @@ from deepgmr.errors import InvalidCloud, InvalidFile, InvalidInput
 
 if TYPE_CHECKING:
     from deepgmr.odometry import Odometry
-
-TIMES = "times.txt"  # beside the scans or above them, as KITTI has it
-_NOT_SCANS = (".txt", ".csv")  # what lies beside scans more often than it holds them
 
 
 def command(
@@ -55,6 +51,7 @@ def command(
     """
     with answering("deepgmr odometry", as_json=as_json):
         from deepgmr import io as files
+        from deepgmr.io.sequences import scans_in
         from deepgmr.io.trajectories import check_format, trajectory_text
 
         check_format(format)
@@ -96,29 +93,9 @@ def command(
         raise typer.Exit(NOT_TRUSTED if lost else REGISTERED)
 
 
-def scans_in(folder: Path) -> list[Path]:
-    """The scans of a folder by name, numbers in it as numbers: the files of the commonest readable suffix.
-
-    Raises `InvalidFile`.
-    """
-    from deepgmr.io import WRITABLE
-
-    if not folder.is_dir():
-        raise InvalidFile(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}; give one of scans")
-    readable = (*WRITABLE, ".bin", ".e57", ".gltf")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in readable and not path.name.startswith(".")]
-    count = Counter(path.suffix.lower() for path in files if path.name != TIMES)
-    if not count:
-        raise InvalidFile(f"{folder}: holds no scans; those are files such as 000000.bin, scan.ply or scan.pcd")
-    suffix = max(count, key=lambda each: (each not in _NOT_SCANS, count[each], each))
-    return sorted(
-        (path for path in files if path.suffix.lower() == suffix and path.name != TIMES),
-        key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name),
-    )
-
-
 def _seconds(folder: Path, given: Path | None, count: int) -> list[float] | None:
     """When each scan was taken, where it is known. Raises `InvalidFile`."""
+    from deepgmr.io.sequences import TIMES
     from deepgmr.io.trajectories import read_times
 
     path = given or next((place / TIMES for place in (folder, folder.parent) if (place / TIMES).is_file()), None)

@@ -25,8 +25,8 @@ def command(
         typer.Option(
             "--preset",
             metavar="NAME",
-            help="In place of a file: tiny, deepgmr, deepgmr-unseen, paper or overlap.",
-            autocompletion=lambda: ["tiny", "deepgmr", "deepgmr-unseen", "paper", "overlap"],
+            help="In place of a file: tiny, deepgmr, deepgmr-unseen, paper, overlap or overlap-own.",
+            autocompletion=lambda: ["tiny", "deepgmr", "deepgmr-unseen", "paper", "overlap", "overlap-own"],
         ),
     ] = None,
     start: Annotated[
@@ -34,8 +34,15 @@ def command(
         typer.Option("--start", metavar="NAME_OR_FILE", help="Weights to start from.  [default: from scratch]"),
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="ModelNet40 in its official layout.  [default: procedural]"),
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DIR|URL",
+            help="ModelNet40 in its official layout; for overlap what `deepgmr shard` wrote.  [default: procedural]",
+        ),
+    ] = None,
+    pool: Annotated[
+        Path | None, typer.Option("--pool", metavar="DIR", help="Procedural scenes of overlap.  [default: OUT/pool]")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For checkpoints, history and weights.")] = ...,  # type: ignore[assignment]
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
@@ -51,9 +58,9 @@ def command(
 ) -> None:
     """Train a network from a configuration or a preset; interrupted, it goes on with --resume.
 
-    Without --data it learns from procedural shapes, and nothing has to be downloaded; the network `overlap` always does
-    (there --data says where its scenes are kept). Presets: tiny (half a minute), deepgmr (hours
-    on a CPU core), deepgmr-unseen, paper, overlap.
+    Without --data it learns from procedural pairs, and nothing has to be downloaded. Presets: tiny (half a minute),
+    deepgmr (hours on a CPU core), deepgmr-unseen, paper, overlap, and overlap-own, which goes on from the overlap weights
+    with posed scans of your own.
     """
     with answering("deepgmr train", as_json=as_json):
         if (config is None) == (preset is None):
@@ -66,11 +73,14 @@ def command(
         if start is not None:
             chosen = replace(chosen, start=start)
         with training.TrainingProgress(chosen.optimiser.steps) as progress, _threads(chosen):
-            progress.say(training.described(chosen, data, out=out, device=device))
+            first = training.here().first
+            if first:  # the others are silent
+                progress.say(training.described(chosen, data, out=out, pool=pool, device=device))
             result = training.train(
                 chosen,
                 out=out,
                 data=data,
+                pool=pool,
                 resume=resume,
                 time_limit=time_limit,
                 device=device,
@@ -86,10 +96,8 @@ def command(
             "weights": None if result.weights is None else str(result.weights),
             "next": shlex.join([*again, "--method", str(result.weights)] if result.finished else again),
         }
-        if as_json:
-            put(json.dumps(told) + "\n")
-        else:
-            put(_text(told))
+        if first:
+            put(json.dumps(told) + "\n" if as_json else _text(told))
 
 
 def _threads(chosen: Any) -> AbstractContextManager[None]:

@@ -1,11 +1,15 @@
-"""What `deepgmr bulk` costs beside a bare loop, and how it scales: the same pairs, one way after the other.
+"""What `deepgmr bulk` costs beside a bare loop, and what it leaves behind: the same pairs, by every way.
 
 Small parts of procedural shapes, so that what is not registration weighs as much as it ever will; each target is met by
-several sources, as maps are.
+ten sources, as maps are. The pairs come in blocks, and every way answers a block before the next begins, in turns, so that
+whatever else the machine does falls on all alike; seconds of the processors are counted beside those of the clock, which
+other work stretches.
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from deepgmr.bulk import bulk
+from deepgmr.bulk import bulk, read_pairs
+from deepgmr.bulk.node import Node
+from deepgmr.bulk.parts import Parts
 from deepgmr.datasets.pairs.kinds import cases
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.pipeline.registrar import Registrar
@@ -22,72 +28,212 @@ from deepgmr.pipeline.registrar import Registrar
 STUDY = "bulk"
 WAYS = ("loop", "local 1", "local 2")
 POINTS = 300  # of a cloud
-SHAPES = 200  # files that the pairs are made of
+SOURCES = 10  # that meet a target
+BLOCKS = 4
+Spent = tuple[float, float]  # seconds of the clock, and of the processors
+_PART = 256  # answers, as a part holds at most
 
 
-def measure(*, pairs: int = 10_000, seed: int = 0, ways: Sequence[str] = WAYS, watch: Watch | None = None) -> Result:
-    """A row a way: pairs a second, seconds of a worker a pair, and what that is beside the bare loop."""
+def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, watch: Watch | None = None) -> Result:
+    """A row a way: pairs a second, CPU time a pair, and what that is beside the bare loop; and what is kept."""
     watch = watch or Watch()
     registrar = Registrar.load()
-    result: Result = {
-        "study": STUDY,
-        "provenance": provenance(pairs=pairs, seed=seed, points=POINTS, bundle=registrar.bundle.id),
-        "ways": [],
-    }
+    size = max(pairs // BLOCKS, 2)
+    about = provenance(pairs=size * BLOCKS, blocks=BLOCKS, seed=seed, points=POINTS, bundle=registrar.bundle.id)
+    result: Result = {"study": STUDY, "provenance": about, "ways": [], "kept": []}
+    starts: dict[str, list[Spent]] = {way: [] for way in ways}
+    spent: dict[str, list[Spent]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
-        table = draw(Path(folder), pairs, seed)
-        for number, way in enumerate(ways):
-            watch.progress(way, number / len(ways))
-            result["ways"].append(_row(registrar, Path(folder), table, way, result["ways"]))
+        result["tables"] = [_tables(Path(folder))]
+        for block in range(BLOCKS):
+            place = Path(folder, str(block))
+            place.mkdir()
+            table = write_pairs(place, size, seed * BLOCKS + block)
+            for turn in range(len(ways)):
+                way = ways[(block + turn) % len(ways)]
+                watch.progress(f"block {block + 1}: {way}", (block * len(ways) + turn) / BLOCKS / len(ways))
+                start, seconds = _timed(registrar, place, table, way)
+                starts[way].append(start)
+                spent[way].append(seconds)
+            done = size * (block + 1)
+            result["ways"] = _rows(done, starts, spent)
+            result["kept"] = [
+                _kept(registrar, place, table, output) for output in sorted(place.glob("local*.parquet"))[:1]
+            ]
             watch.keep(result)
     return result
 
 
-def draw(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
-    """Clouds as files, a table of pairs of them (`pairs.parquet`), and the pairs. Each target comes again and again."""
+def write_pairs(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
+    """Clouds as files, tables of all and of two pairs of them (all.parquet, two.parquet), and the pairs."""
     import pyarrow
     from pyarrow import parquet
 
     rng, named = np.random.default_rng(seed), list[tuple[str, str]]()
-    for number, case in enumerate(cases(SHAPES, seed, kinds=("crop70",))):
-        names = tuple(str(folder / f"{number}{end}.npy") for end in ("s", "t"))
-        for name, cloud in zip(names, (case.source, case.target), strict=True):
-            np.save(name, cloud.numpy()[rng.permutation(len(cloud))[:POINTS]])
-        named.append((names[0], names[1]))
-    chosen = [named[number % SHAPES] for number in range(pairs)]
-    columns = {"source": [source for source, _ in chosen], "target": [target for _, target in chosen]}
-    parquet.write_table(pyarrow.table(columns), folder / "pairs.parquet")
-    return chosen
+    for number, case in enumerate(cases(-(-pairs // SOURCES), seed, kinds=("crop70",))):
+        target = str(folder / f"{number}.npy")
+        np.save(target, case.target.numpy()[rng.permutation(len(case.target))[:POINTS]])
+        for other in range(min(SOURCES, pairs - len(named))):
+            source = str(folder / f"{number}-{other}.npy")
+            np.save(source, case.source.numpy()[rng.permutation(len(case.source))[:POINTS]])
+            named.append((source, target))
+    for name, chosen in (("all", named), ("two", named[:2])):
+        sources, targets = zip(*chosen, strict=True)
+        parquet.write_table(pyarrow.table({"source": sources, "target": targets}), folder / f"{name}.parquet")
+    return named
 
 
-def _row(
-    registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], way: str, before: list[Result]
-) -> Result:
+def _timed(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], way: str) -> tuple[Spent, Spent]:
+    """What two pairs take, nearly all of it the start of the workers, and what all pairs do."""
     engine, _, count = way.partition(" ")
-    workers = int(count or 1)
+    spent = []
+    for name in ("two", "all"):
+        start, before = time.perf_counter(), _processors()
+        if engine == "loop":
+            _loop(registrar, table[:2] if name == "two" else table)
+        else:
+            output = folder / f"{engine}{count}-{name}.parquet"
+            bulk(folder / f"{name}.parquet", output, engine=engine, workers=int(count or 1))
+        spent.append((time.perf_counter() - start, _processors() - before))
+    return spent[0], spent[1]
+
+
+def _processors() -> float:
+    """Seconds that this process has computed, and those it started that have ended."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def _loop(registrar: Registrar, table: Sequence[tuple[str, str]]) -> None:
+    scans: dict[str, Any] = {}
+    for source, target in table:
+        if target not in scans:
+            scans = {target: registrar.prepare(target)}  # what a careful loop does
+        registrar.register(source, scans[target])
+
+
+def _rows(pairs: int, starts: dict[str, list[Spent]], spent: dict[str, list[Spent]]) -> list[Result]:
+    less = {
+        way: (np.array(spent[way]) - np.array(starts[way]))[:, 1] for way in spent
+    }  # of the pairs beyond the first two
+    bare, rows = next(iter(less.values())), list[Result]()
+    for way, computed in less.items():
+        clock = np.array(spent[way])[:, 0]
+        start, begun = np.median(starts[way], axis=0).tolist()
+        rows.append(
+            {
+                "way": way,
+                "pairs": pairs,
+                "seconds": float(clock.sum()),
+                "pairs a second": pairs / float(clock.sum()),
+                "CPU ms a pair": 1e3 * float(computed.sum()) / (pairs - 2 * len(computed)),
+                "beside the loop": float(computed.sum() / bare.sum()),
+                "least": float((computed / bare).min()),
+                "most": float((computed / bare).max()),
+                "seconds to start": start,
+                "CPU seconds to start": begun,
+            }
+        )
+    return rows
+
+
+def _kept(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], output: Path) -> Result:
+    """What the answers of a block weigh and take to be kept, how unlike its pairs are, and what a worker held."""
+    from pyarrow import parquet
+
+    output = folder / output.name.replace("-two", "-all")
+    answers = parquet.read_table(output)
+    seconds = np.array(answers["seconds"])
+    node = Node("default", "default", str(folder / "cache"), frozenset([table[0][1]]))
+    node.prepare(table[0][1], role="target")
+    (scan,) = (folder / "cache").glob("*.scan.safetensors")
+    rows = answers.slice(0, _PART).to_pylist()
+    parts = Parts(str(folder / "parts.parquet"), answers.schema.field("id").type)
+    parts.check()
     start = time.perf_counter()
-    if engine == "loop":
-        scans: dict[str, Any] = {}
-        for source, target in sorted(table, key=lambda pair: pair[1]):
-            if target not in scans:
-                scans = {target: registrar.prepare(target)}  # what a careful loop does
-            registrar.register(source, scans[target])
-    else:
-        bulk(folder / "pairs.parquet", folder / f"{engine}{workers}.parquet", engine=engine, workers=workers)
-    seconds = time.perf_counter() - start
-    spent = seconds * workers / len(table)
-    bare = before[0]["seconds a pair"] if before else spent
+    for _ in range(10):
+        parts.write(rows)
+    written = (time.perf_counter() - start) / 10
+    weight = next((folder / "parts.parquet.parts").glob("*.parquet")).stat().st_size
+    start = time.perf_counter()
+    parts.merge([row["id"] for row in rows])
+    merged = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "way": way,
-        "pairs": len(table),
-        "seconds": seconds,
-        "pairs a second": len(table) / seconds,
-        "seconds a pair": spent,
-        "beside the loop": spent / bare,
+        "median seconds": float(np.median(seconds)),
+        "p99 seconds": float(np.quantile(seconds, 0.99)),
+        "most seconds": float(seconds.max()),
+        "answers a part": len(rows),
+        "part ms": 1e3 * written,
+        "part bytes an answer": weight / len(rows),
+        "merge ms a part": 1e3 * merged / 10,
+        "cloud bytes": Path(table[0][0]).stat().st_size,
+        "map bytes": scan.stat().st_size,
+        "worker MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6,
     }
 
 
+def _tables(folder: Path) -> Result:
+    """What a table of many pairs takes before the first and after the last is answered: answers that are made up."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rng, count, started = np.random.default_rng(0), 50_000, list[float]()
+    columns = {end: [f"s3://bucket/{end}/{number:09d}.ply" for number in range(count)] for end in ("source", "target")}
+    parquet.write_table(pyarrow.table(columns), folder / "many.parquet")
+    started.append(time.process_time())
+    asks, kind = read_pairs(str(folder / "many.parquet"))
+    started.append(time.process_time())
+    parts = Parts(str(folder / "answers.parquet"), kind)
+    parts.check()
+    row = {"status": "ok", "confidence": 0.9, "seconds": 0.1, "overlap": 0.5, "notes": [], "bundle": "0" * 12}
+    for start in range(0, count, _PART):
+        motions, covariances = rng.normal(size=(_PART, 16)).tolist(), rng.normal(size=(_PART, 36)).tolist()
+        numbers = zip(range(start, min(start + _PART, count)), motions, covariances, strict=False)
+        parts.write([row | {"id": n, "target_from_source": m, "covariance": c} for n, m, c in numbers])
+    started.append(time.process_time())
+    parts.done()
+    started.append(time.process_time())
+    parts.merge([ask.id for ask in asks])
+    started.append(time.process_time())
+    names = ("read", "keep", "find again", "merge")
+    spent = {f"CPU ms to {name} 1,000": 1e6 * float(s) / count for name, s in zip(names, np.diff(started), strict=True)}
+    return {"pairs": count, **spent, "bytes an answer": (folder / "answers.parquet").stat().st_size / count}
+
+
 def markdown(result: Result) -> str:
+    """The table of ways, and what is kept."""
+    return "\n\n".join([ways(result), *(as_table(result[part], form=".3g") for part in ("kept", "tables"))])
+
+
+def parts(result: Result) -> dict[str, str]:
+    """What a page may ask for by name."""
+    return {"scale": scale(result)}
+
+
+def scale(result: Result) -> str:
+    """What 1e8 such pairs on a thousand cores would come to, by multiplication: nothing of it was run."""
+    kept, table = result["kept"][0], result["tables"][0]
+    way = next(row for row in result["ways"] if row["way"] == "local 1")
+    pairs, cores, each = 1e8, 1e3, way["CPU ms a pair"] / 1e3
+    rate = cores / each
+    driver = {name: pairs / 1e3 * table[f"CPU ms to {name} 1,000"] / 3.6e6 for name in ("read", "find again", "merge")}
+    rows = [
+        ("computing", f"1e8 x {1e3 * each:.0f} ms / 1,000", f"{pairs * each / cores / 3600:.1f} h"),
+        ("starting 1,000 workers", f"{way['CPU seconds to start']:.1f} s of a core each", "once"),
+        ("answers", f"1,000 / {1e3 * each:.0f} ms", f"{rate:,.0f} a second"),
+        ("requests for clouds", f"a source each, a map for {SOURCES} pairs", f"{rate * (1 + 1 / SOURCES):,.0f} a second"),
+        ("bytes of clouds", f"{kept['cloud bytes']:,} a cloud", f"{rate * 1.1 * kept['cloud bytes'] / 1e6:,.0f} MB/s"),
+        ("parts", f"at most {_PART} answers in one", f"{pairs / _PART:,.0f} files or more"),
+        ("answers kept", f"{table['bytes an answer']:.0f} bytes each", f"{pairs * table['bytes an answer'] / 1e9:.0f} GB"),
+        *((f"{name}, in one process", f"1e8 x {table[f'CPU ms to {name} 1,000']:.1f} us", f"{spent:.2f} h")
+          for name, spent in driver.items()),
+    ]  # fmt: skip
+    return as_table([dict(zip(("what", "arithmetic", "comes to"), row, strict=True)) for row in rows])
+
+
+def ways(result: Result) -> str:
     """The table of ways."""
-    formats = {"seconds": ".0f", "pairs a second": ".1f", "seconds a pair": ".4f"}
+    formats = {key: ".1f" for key in ("pairs a second", "CPU ms a pair", "seconds to start", "CPU seconds to start")}
+    formats["seconds"] = ".0f"
     return as_table(result["ways"], formats, form=".2f")

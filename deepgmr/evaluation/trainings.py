@@ -129,7 +129,7 @@ def overlap(
     registrars = {}
     for name, config in overlap_rows(steps, base).items():
         folder = out / config.name
-        train(config, out=folder, data=data or out / "pool", resume=True)
+        train(config, out=folder, pool=data or out / "pool", resume=True)
         registrars[name] = network_only(with_network(network_of(folder / f"{config.name}.safetensors")))
     found = compare(registrars, pairs=pairs, kinds=kinds, watch=watch)
     return {"study": STUDY, "provenance": provenance(network="overlap", steps=steps), "rows": found["rows"]}

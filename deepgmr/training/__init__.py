@@ -19,10 +19,12 @@ from deepgmr.training.loop import Result, described, train
 from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TrainingProgress
 from deepgmr.training.tasks import LOSSES, PairTask, Task
+from deepgmr.training.together import Group, here
 
 __all__ = [
     "DEEPGMR_PRESETS",
     "DataConfig",
+    "Group",
     "LOSSES",
     "OptimiserConfig",
     "OverlapData",
@@ -35,6 +37,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingProgress",
     "described",
+    "here",
     "read_config",
     "train",
 ]

@@ -80,9 +80,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OverlapData:
-    """Which pairs the overlap network sees; all are procedural."""
+    """Which pairs the overlap network sees: procedural ones, and those of posed scans of one's own where there are any."""
 
-    shapes: float = 0.6  # share of pairs cut from shapes; the rest are scans of scenes, equally many of each kind
+    own: float = 0.0  # share of pairs from one's own scans; where such are given and this is zero, a half
+    shapes: float = (
+        0.6  # of the others the share cut from shapes; the rest are scans of scenes, equally many of each kind
+    )
     scenes: int = 4096  # pairs of each kind in the pool
     points: int = 2500  # of a scan in the pool
     workers: int = 1  # processes that make pairs; with none, the training does it itself
@@ -107,6 +110,8 @@ class OverlapTraining:
             raise InvalidConfig(f"a training needs 8 to 160 nodes, got {self.network.nodes}")
         if not 0 <= self.data.shapes <= 1:
             raise InvalidConfig(f"shapes is a share, got {self.data.shapes}")
+        if not 0 <= self.data.own < 1:
+            raise InvalidConfig(f"own is a share below one, so that nothing is forgotten; got {self.data.own}")
 
 
 AnyTraining = TrainingConfig | OverlapTraining
@@ -130,7 +135,17 @@ DEEPGMR_PRESETS: dict[str, TrainingConfig] = {
     ),
 }
 
-PRESETS: dict[str, AnyTraining] = {"overlap": OverlapTraining(), **DEEPGMR_PRESETS}
+PRESETS: dict[str, AnyTraining] = {
+    "overlap": OverlapTraining(),
+    # On from the weights that come with the package, with posed scans of one's own among the procedural pairs.
+    "overlap-own": OverlapTraining(
+        name="overlap-own",
+        start="overlap",
+        data=OverlapData(own=0.5),
+        optimiser=OptimiserConfig(steps=2000, batch=16, rate=1e-4, warmup=100, weight_decay=1e-2),
+    ),
+    **DEEPGMR_PRESETS,
+}
 
 
 def read_config(path: str | Path) -> AnyTraining:

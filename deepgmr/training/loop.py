@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +12,15 @@ from typing import Any
 
 import torch
 
-from deepgmr.errors import InvalidConfig
+from deepgmr.errors import Cancelled, InvalidConfig
 from deepgmr.training.config import AnyTraining, OverlapTraining
 from deepgmr.training.overlap import OverlapTask
 from deepgmr.training.progress import TensorBoard
 from deepgmr.training.state import Run
 from deepgmr.training.tasks import PairTask, Stage, Task
+from deepgmr.training.together import device_of, joined
 
+_LATE, _INTERRUPTED = 1, 2
 Progress = Callable[[Mapping[str, float]], None]
 
 
@@ -39,6 +40,7 @@ def train(
     *,
     out: str | Path,
     data: str | Path | None = None,
+    pool: str | Path | None = None,
     task: Task | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -54,9 +56,11 @@ def train(
 ) -> Result:
     """Train; `out` gets checkpoint.safetensors and history.jsonl as it goes, and in the end NAME.safetensors.
 
-    data          for DeepGMR, unless a `task` is given: the folder of ModelNet40 in its official HDF5 layout, by default
-                  none: procedural shapes; for the overlap network: where its pool of scenes is kept, by default `out`/pool
-    resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same
+    data          unless a `task` is given, for DeepGMR the folder of ModelNet40 in its official HDF5 layout; for the overlap
+                  network posed scans as `deepgmr shard` writes them, a folder or a URL; by default none: procedural pairs
+    pool          where the overlap network keeps its procedural scenes, by default `out`/pool
+    resume        continue from the checkpoint in `out`, if there is one; the configuration must be the same. What torchrun
+                  starts again does so by itself
     time_limit    seconds of wall clock after which to save and stop, data still to be made included; a later resume
                   goes on from there
     progress      called with the numbers of every logged step: losses, recall, pairs a second, seconds left
@@ -64,33 +68,36 @@ def train(
     stage         called with (what is being done, the share done) while data is made and before the first numbers
     keep_every    also write the weights of every so many steps, as NAME-STEP.safetensors, to look back at; 0 for none
 
-    Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one.
+    Raises `InvalidConfig` if `out` already holds a training and `resume` is not asked for, or holds another one; of several
+    processes `Cancelled` where another one was interrupted.
     """
     start = time.monotonic()
-    rank, processes = _join()
+    where = device_of(device)
     if task is None:
         config = settled(config, data)
-        task = _task(config, data, Path(out))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    run = Run(config, task, Path(out), where, rank=rank, processes=processes)
-    run.begin(resume=resume)
-    report = _Report(run, progress, tensorboard=tensorboard)
-    steps, last_save = config.optimiser.steps, start
-    say = announce if announce is not None and rank == 0 else lambda sentence: None
-    say(_origin(run))
-    tell = stage if stage is not None and rank == 0 else lambda label, share: None
-    with _interrupts() as interrupted:
+        task = _task(config, data, Path(out), pool)
+    with joined(where) as group, _interrupts() as interrupted:
+        run = Run(config, task, Path(out), where, group=group)
+        run.begin(resume=resume)
+        report = _Report(run, progress, tensorboard=tensorboard)
+        steps, last_save = config.optimiser.steps, start
+        say = announce if announce is not None and group.first else lambda sentence: None
+        say(_origin(run))
+        tell = stage if stage is not None and group.first else lambda label, share: None
 
-        def over() -> bool:
-            return bool(interrupted) or (time_limit is not None and time.monotonic() - start >= time_limit)
+        def over() -> int:
+            """Why to stop, if at all; what one process has to, all do at the same step."""
+            late = time_limit is not None and time.monotonic() - start >= time_limit
+            return _INTERRUPTED if interrupted else _LATE if late else 0
 
-        ready = not run.agree(not task.prepare(over, tell))
-        if not ready:
+        prepared = task.prepare(lambda: over() > 0, tell)
+        stop = group.most(0 if prepared else over(), where)
+        if stop:
             say("stopped while the data was made; what is made is kept, and resuming makes the rest")
-        while ready and run.step < steps:
+        while not stop and run.step < steps:
             if not report.written:
                 tell("the first steps", run.step / steps)
-            report.add(run.advance())
+            run.advance()
             if run.step % validate_every == 0 or run.step == steps:
                 report.validate()
             if run.step % log_every == 0 or run.step == steps:
@@ -98,27 +105,38 @@ def train(
             if keep_every and run.step % keep_every == 0:
                 run.save()
                 run.publish(f"{config.name}-{run.step}")
-            if run.agree(over()):
-                break
-            if time.monotonic() - last_save >= checkpoint_seconds:
+            stop = group.most(over(), where)
+            if not stop and time.monotonic() - last_save >= checkpoint_seconds:
                 run.save()
                 last_save = time.monotonic()
-    run.save()
-    if run.step >= steps:
-        run.publish()
-    report.close()
+        run.save()
+        if run.step >= steps:
+            run.publish()
+        report.close()
+    if (
+        stop == _INTERRUPTED and not interrupted and run.step < steps
+    ):  # else torchrun would take this one to have finished
+        raise Cancelled(
+            f"another process was told to stop; all of them have, at step {run.step}, and the state is saved"
+        )
     finished = run.step >= steps
     weights = run.out / f"{config.name}.safetensors" if finished else None
     return Result(run.step, finished, run.path, weights, tuple(run.history))
 
 
 def settled(config: AnyTraining, data: str | Path | None) -> AnyTraining:
-    """The configuration as it is trained: without data a DeepGMR learns from procedural shapes.
+    """The configuration as it is trained: without data a DeepGMR learns from procedural shapes, with data an overlap
+    network from half as many pairs of those, where it says no share.
 
-    Raises `InvalidConfig` for data beside a configuration that says procedural.
+    Raises `InvalidConfig` for data beside a configuration that says procedural, and for no data beside a share of it.
     """
     if isinstance(config, OverlapTraining):
-        return config
+        if data is None and config.data.own:
+            raise InvalidConfig(
+                f"a share of {config.data.own:g} of the pairs is to come from scans of one's own, and no data are given; "
+                "name what `deepgmr shard` wrote of them"
+            )
+        return config if data is None or config.data.own else replace(config, data=replace(config.data, own=0.5))
     if data is None:
         return replace(config, data=replace(config.data, world="procedural"))
     if config.data.world == "procedural":
@@ -126,11 +144,20 @@ def settled(config: AnyTraining, data: str | Path | None) -> AnyTraining:
     return config
 
 
-def described(config: AnyTraining, data: str | Path | None, *, out: str | Path, device: str | None = None) -> str:
+def described(
+    config: AnyTraining,
+    data: str | Path | None,
+    *,
+    out: str | Path,
+    pool: str | Path | None = None,
+    device: str | None = None,
+) -> str:
     """What a training is about to do, in one sentence."""
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(config, OverlapTraining):
-        source = f"procedural shapes and scans of {config.data.scenes:,} scenes of each kind (in {data or Path(out, 'pool')})"
+        place = pool or Path(out, "pool")
+        source = f"procedural shapes and scans of {config.data.scenes:,} scenes of each kind (in {place})"
+        source += f" and the scans in {data}" if data is not None else ""
     else:
         source = (
             f"ModelNet40 in {data}" if data is not None else "procedural shapes, drawn anew at every step (no --data)"
@@ -139,9 +166,13 @@ def described(config: AnyTraining, data: str | Path | None, *, out: str | Path, 
     return f"training `{config.name}` on {source}: {work}, into {out}"
 
 
-def _task(config: AnyTraining, data: str | Path | None, out: Path) -> Task:
+def _task(config: AnyTraining, data: str | Path | None, out: Path, pool: str | Path | None) -> Task:
     if isinstance(config, OverlapTraining):
-        return OverlapTask(config, data or out / "pool")
+        return OverlapTask(config, pool or out / "pool", own=None if data is None else str(data))
+    if pool is not None:
+        raise InvalidConfig(
+            f"a pool of scenes is what an overlap network learns from; `{config.name}` has no use for {pool}"
+        )
     return PairTask.from_shapes(config) if data is None else PairTask.from_modelnet(config, data)
 
 
@@ -157,19 +188,11 @@ class _Report:
 
     def __init__(self, run: Run, progress: Progress | None, *, tensorboard: bool) -> None:
         self.run = run
-        self.progress = progress if run.rank == 0 else None
-        self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.rank == 0 else None
+        self.progress = progress if run.group.first else None
+        self.board = TensorBoard(run.out / "tensorboard") if tensorboard and run.group.first else None
         self.written = False
-        self._restart()
-
-    def _restart(self) -> None:
-        self.sums: dict[str, float] = {}
         self.extra: dict[str, float] = {}
-        self.since, self.shown = time.monotonic(), self.run.step
-
-    def add(self, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.since, self.shown = time.monotonic(), run.step
 
     def validate(self) -> None:
         model = self.run.average.module
@@ -180,33 +203,22 @@ class _Report:
             self.board.picture(clouds, self.run.step)
 
     def write(self) -> None:
-        steps, seconds = self.run.step - self.shown, time.monotonic() - self.since
-        row = {"step": float(self.run.step)} | {name: value / steps for name, value in self.sums.items()} | self.extra
-        row["pairs_per_second"] = steps * self.run.config.optimiser.batch / seconds
-        row["seconds_left"] = (self.run.config.optimiser.steps - self.run.step) * seconds / steps
-        self.run.log(row)
+        run, timed, seconds = self.run, self.run.step - self.shown, time.monotonic() - self.since
+        row = {"step": float(run.step)} | run.means() | self.extra
+        row["pairs_per_second"] = timed * run.config.optimiser.batch / seconds
+        row["seconds_left"] = (run.config.optimiser.steps - run.step) * seconds / timed
+        run.log(row)
         if self.board is not None:
             self.board.scalars(row)
         if self.progress is not None:
             self.progress(row)
         self.written = True
-        self._restart()
+        self.extra = {}
+        self.since, self.shown = time.monotonic(), run.step
 
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
-
-
-def _join() -> tuple[int, int]:
-    """This process's rank and how many there are; joins the group that torchrun describes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return 0, 1
-    if not torch.distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from torch.utils.data import Dataset
 
 from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.pairs.pool import ScenePool, fill_pool, mixed_generator
+from deepgmr.datasets.pairs.posed import PosedScans
 from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
 from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.datasets.worlds.shapes import sample_shapes
+from deepgmr.errors import InvalidCloud, InvalidFile
 from deepgmr.geometry.neighbours import farthest_points
+from deepgmr.io.addresses import cache_folder
 from deepgmr.networks.patches import Nodes, nodes_of
 from deepgmr.pipeline.scan import Level, Pair, Scan
 from deepgmr.training.config import OverlapTraining
+from deepgmr.training.together import here
 
 GROUP = 8  # pairs that are made together, by one worker
 _SEEN = 2.0  # spacings within which a counterpart counts as one
@@ -30,6 +35,7 @@ HELD_OUT = 32  # pairs of each kind in a validation ...
 KEPT = 128  # ... from so many scans
 _SPARSEST = 160  # points of a thinned shape: it gets no more nodes than that
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
+_TRIES = 8  # pairs of one's own scans that are drawn for each that is used, at most
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
 
 
@@ -50,8 +56,9 @@ class OverlapBatch:
 class BatchMaker(Dataset[OverlapBatch]):
     """Groups of pairs from seeds."""
 
-    def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
-        self.config, self.folder = config, Path(folder)
+    def __init__(self, config: OverlapTraining, folder: str | Path, own: str | None = None) -> None:
+        self.config, self.folder, self.own = config, Path(folder), own
+        self._scans: PosedScans | None = None
         self._scenes: dict[str, ScenePool] = {}
 
     def prepare(
@@ -61,7 +68,9 @@ class BatchMaker(Dataset[OverlapBatch]):
 
         `stage` is told (what is being made, the share of it done).
         """
-        data = self.config.data
+        data, group = self.config.data, here()
+        if self.own is not None:
+            self._scans = PosedScans(self.own, cache_folder())
         for number, kind in enumerate(KINDS if data.shapes < 1 else ()):
 
             def progress(done: int, files: int, kind: str = kind, before: int = number) -> None:
@@ -70,12 +79,30 @@ class BatchMaker(Dataset[OverlapBatch]):
 
             progress(0, 1)
             self._scenes[kind] = fill_pool(
-                self.folder, kind, data.scenes, data.points, seed=data.seed, progress=progress, stop=stop
+                self.folder,
+                kind,
+                data.scenes,
+                data.points,
+                seed=data.seed,
+                progress=progress,
+                stop=stop,
+                begin=group.rank / group.processes,
             )
+
+    def closed(self) -> BatchMaker:
+        """The same before `prepare`."""
+        return BatchMaker(self.config, self.folder, self.own)
+
+    @property
+    def has_own(self) -> bool:
+        """Whether there are pairs of one's own scans to validate on."""
+        return self._scans is not None and len(self._scans.validation) > 0
 
     def group(self, step: int, index: int) -> OverlapBatch:
         """One of the groups of a step: all of one kind, drawn by the configured shares."""
         generator = _generator(step, index)
+        if self.own is not None and torch.rand((), generator=generator) < self.config.data.own:
+            return self._make("own", generator)
         shares = torch.tensor([self.config.data.shapes, *[(1 - self.config.data.shapes) / len(KINDS)] * len(KINDS)])
         kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
         return self._make(kind, generator)
@@ -88,6 +115,8 @@ class BatchMaker(Dataset[OverlapBatch]):
         return self._make(kind, _generator(_VALIDATION, index), held_out=True)
 
     def _make(self, kind: str, generator: torch.Generator, *, held_out: bool = False) -> OverlapBatch:
+        if kind == "own":
+            return self._own(generator, held_out=held_out)
         if kind == "shape":
             pairs, components = shape_pairs(GROUP, generator), None
         else:
@@ -99,6 +128,22 @@ class BatchMaker(Dataset[OverlapBatch]):
         nodes = self.config.network.nodes
         samples = [_sample(pairs, i, nodes, components) for i in range(GROUP)]
         return joined(samples)
+
+    def _own(self, generator: torch.Generator, *, held_out: bool) -> OverlapBatch:
+        """Pairs of one's own scans; others where two are so unlike in size that one has fewer components than nodes."""
+        assert self._scans is not None  # `prepare` came first
+        components = int(torch.randint(*_COMPONENTS, (), generator=generator))
+        samples: list[OverlapBatch] = []
+        for _ in range(_TRIES * GROUP):
+            pair = self._scans.draw(generator, self.config.data.points, held_out=held_out)
+            with suppress(InvalidCloud):
+                samples.append(_sample(pair, 0, self.config.network.nodes, components))
+            if len(samples) == GROUP:
+                return joined(samples)
+        raise InvalidFile(
+            f"{self.own}: most pairs of scans have fewer than {self.config.network.nodes} places in common detail to learn "
+            "from; keep more points of each (`deepgmr shard --points`)"
+        )
 
 
 def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:

@@ -1,4 +1,4 @@
-"""How the overlap network is trained: on procedural pairs alone, made as they are needed.
+"""How the overlap network is trained: on procedural pairs, made as they are needed, and on one's own scans if asked to.
 
 Pairs are shapes cut and sampled anew at every step, and scans from a pool of scenes (`deepgmr.datasets.pairs.pool`). A batch
 follows from the seed of its step alone, so worker processes can make the next batches while the network learns, and
@@ -24,19 +24,28 @@ from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
 from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
 from deepgmr.training.tasks import Stage, first_network
+from deepgmr.training.together import Group, processes_mean
 
 Key = tuple[int, int]  # the step and the index of a group
 
 
 class OverlapTask:
-    """Pairs of shapes and scenes -> matching loss. `folder` is where the pool of scenes is, or will be."""
+    """Pairs of shapes and scenes -> matching loss. `folder` is where the pool of scenes is, or will be; `own` the address of
+    posed scans (`deepgmr.datasets.pairs.posed`), if there are any."""
 
-    def __init__(self, config: OverlapTraining, folder: str | Path) -> None:
+    def __init__(self, config: OverlapTraining, folder: str | Path, own: str | None = None) -> None:
+        if config.optimiser.batch < 1 or config.optimiser.batch % (2 * GROUP):
+            raise InvalidConfig(f"a batch is a multiple of {2 * GROUP} pairs, got {config.optimiser.batch}")
         self.config = config
-        self.maker = BatchMaker(config, folder)
+        self.maker = BatchMaker(config, folder, own)
         self._due: tuple[int, range] | None = None  # the step whose groups come next, and which of them
         self._stream: Iterator[OverlapBatch] = iter(())
         self._made: dict[Key, OverlapBatch] = {}  # those that will be used again
+
+    @property
+    def most_processes(self) -> int:
+        """Each has at least one of the groups that are new at a step."""
+        return self.config.optimiser.batch // (2 * GROUP)
 
     def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         try:
@@ -49,10 +58,7 @@ class OverlapTask:
         return first_network(OverlapNetwork, self.config.network, start=self.config.start, generator=generator)
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> OverlapBatch:
-        groups = self.config.optimiser.batch // GROUP
-        if groups * GROUP != self.config.optimiser.batch or groups % (2 * processes):
-            raise InvalidConfig(f"a batch must be a multiple of {2 * GROUP} pairs for each of {processes} processes")
-        step, fresh = generator.initial_seed(), range(rank, groups // 2, processes)
+        step, fresh = generator.initial_seed(), Group(rank, processes).share(self.most_processes)
         if self._due != (step, fresh):  # the steps' seeds are consecutive: this is the first, or another training
             self._stream, self._made = iter(self._loader(step, fresh)), {}
         self._due = (step + 1, fresh)
@@ -67,7 +73,7 @@ class OverlapTask:
         steps = (_keys(step, fresh) for step in itertools.count(start))
         workers = self.config.data.workers
         return DataLoader(
-            BatchMaker(self.config, self.maker.folder) if workers else self.maker,  # an open pool does not travel
+            self.maker.closed() if workers else self.maker,  # what is open does not travel
             batch_size=None,
             sampler=(key for new, again in steps for key in new + [key for key in again if key[0] < start]),
             num_workers=workers,
@@ -80,13 +86,15 @@ class OverlapTask:
         prediction: OverlapPrediction = model(batch.source, batch.target)
         with torch.autocast(batch.same.device.type, enabled=False):
             rows, columns = prediction.similarity, prediction.similarity.mT
+            pairs = torch.tensor(float(len(batch.same)), device=batch.same.device)
+            own = pairs / processes_mean(pairs)  # one, unless the processes have unequal shares
             matching = (matching_loss(rows, batch.same) + matching_loss(columns, batch.same.mT)) / 2
             overlap = (
                 functional.binary_cross_entropy_with_logits(prediction.source_overlap, batch.source_overlap)
                 + functional.binary_cross_entropy_with_logits(prediction.target_overlap, batch.target_overlap)
-            ) / 2
+            ) * (own / 2)
             with torch.no_grad():
-                numbers = {"matching": matching, "overlap": overlap, "top": top_match(prediction, batch).mean()}
+                numbers = {"matching": matching, "overlap": overlap, "top": top_match(prediction, batch).mean() * own}
         return matching + overlap, numbers
 
     @torch.no_grad()
@@ -106,19 +114,22 @@ class OverlapTask:
         return None
 
     def _held_out(self) -> Iterator[tuple[str, OverlapBatch]]:
-        kinds = ("shape", *KINDS) if self.config.data.shapes < 1 else ("shape",)
+        kinds = ("shape", *(KINDS if self.config.data.shapes < 1 else ()), *(("own",) if self.maker.has_own else ()))
         for place, kind in enumerate(kinds):
             groups = [self.maker.held_out(kind, 100 * place + i) for i in range(HELD_OUT // GROUP)]
             yield kind, joined(groups)
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
-    """The cross-entropy between the softmax of each row of (B, J, K) and the places it may be, over rows with any."""
+    """The cross-entropy between the softmax of each row of (B, J, K) and the places it may be, over rows with any.
+
+    Of several processes, the mean over them is that of all their rows.
+    """
     same = same.float()
     total = same.sum(-1)
     loss = -(same * similarity.log_softmax(-1)).sum(-1) / total.clamp_min(1e-6)
     weight = total.clamp_max(1.0)
-    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+    return (loss * weight).sum() / processes_mean(weight.sum()).clamp_min(1.0)
 
 
 def top_match(prediction: OverlapPrediction, batch: OverlapBatch) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepgmr import divergence, metrics
+from deepgmr.datasets.pairs.pool import mixed_generator
 from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
 from deepgmr.datasets.suites.modelnet import read_modelnet
 from deepgmr.datasets.worlds.shapes import sample_shapes
@@ -23,12 +24,14 @@ from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
 from deepgmr.networks.deepgmr import DeepGMR, Prediction
 from deepgmr.training.config import TrainingConfig
+from deepgmr.training.together import Group, processes_mean
 
 Loss = Callable[[Prediction, PairBatch], Tensor]  # (B)
 Stage = Callable[[str, float], None]
 Network = TypeVar("Network", bound=nn.Module)
 
 POINTS = 2048  # of a procedural shape, before the protocol cuts it
+_TOGETHER = 8  # pairs that are drawn from one generator
 _HELD_OUT = 2**45  # a seed that no step reaches
 
 
@@ -87,6 +90,10 @@ class Task(Protocol):
     def build(self, generator: torch.Generator) -> nn.Module:
         """The network at step zero."""
 
+    @property
+    def most_processes(self) -> int:
+        """Among how many processes a batch can be divided."""
+
     def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         """Make the data that is missing; false if `stop` said so first, and what was made is then kept.
 
@@ -97,7 +104,7 @@ class Task(Protocol):
         """This process's share of the batch the generator describes; all shares together are what one would get."""
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the batch, and numbers to show (means over the batch)."""
+        """A loss and numbers to show whose means over the processes are those of the whole batch (`processes_mean`)."""
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Numbers on pairs that training does not see; empty if there are none."""
@@ -147,23 +154,36 @@ class PairTask:
         model.calibrate(make_pairs(sample, self.config.data.protocol, generator=generator).source)
         return model
 
+    @property
+    def most_processes(self) -> int:
+        return self.config.optimiser.batch
+
     def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         return True
 
     def make_batch(self, generator: torch.Generator, *, rank: int, processes: int) -> PairBatch:
-        # All pairs are drawn by every process, which is cheap, and all but its own forgotten.
-        clouds = self._drawn(self.config.optimiser.batch, generator)
-        pair = make_pairs(clouds, self.config.data.protocol, generator=generator)
-        return _rows(pair, slice(rank, None, processes))
+        # Pairs are drawn some at a time, each time from a generator of its own: a process draws those that it has a
+        # share in, and forgets the few at its ends that are another's.
+        batch, seed = self.config.optimiser.batch, generator.initial_seed()
+        own = Group(rank, processes).share(batch)
+        drawn = []
+        for start in range(own.start - own.start % _TOGETHER, own.stop, _TOGETHER):
+            generator = mixed_generator(seed, start)
+            count = min(_TOGETHER, batch - start)
+            pair = make_pairs(self._drawn(count, generator), self.config.data.protocol, generator=generator)
+            drawn.append(_rows(pair, slice(max(own.start - start, 0), own.stop - start)))
+        return _joined(drawn)
 
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         prediction = model(batch.source, batch.target, queries=self._queries(batch))
         with torch.autocast(batch.source.device.type, enabled=False):
-            terms = {name: LOSSES[name](prediction, batch).mean() for name in self.config.losses}
+            pairs = torch.tensor(float(len(batch)), device=batch.source.device)
+            own = pairs / processes_mean(pairs)  # one, unless the processes have unequal shares
+            terms = {name: LOSSES[name](prediction, batch).mean() * own for name in self.config.losses}
             total = torch.stack([weight * terms[name] for name, weight in self.config.losses.items()]).sum()
             with torch.no_grad():
                 error = metrics.mean_point_distance(batch.source, prediction.motion, batch.target_from_source)
-            return total, terms | {"error": error.mean(), "recall@.05": (error < 0.05).float().mean()}
+            return total, terms | {"error": error.mean() * own, "recall@.05": (error < 0.05).float().mean() * own}
 
     @torch.no_grad()
     def example(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -213,6 +233,15 @@ class PairTask:
 
 def _rows(pair: PairBatch, rows: slice) -> PairBatch:
     return _mapped(pair, lambda value: value[rows])
+
+
+def _joined(pairs: list[PairBatch]) -> PairBatch:
+    def join(values: list[Any]) -> Any:
+        if isinstance(values[0], RigidTransform):
+            return RigidTransform(*(torch.cat([getattr(v, k) for v in values]) for k in ("rotation", "translation")))
+        return None if values[0] is None else torch.cat(values)
+
+    return PairBatch(**{key: join([getattr(pair, key) for pair in pairs]) for key in vars(pairs[0])})
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -231,3 +231,39 @@ def test_killed_runs_lose_no_pair_and_answer_none_twice(clouds: Path, tmp_path: 
     assert [row["id"] for row in found] == columns["id"]
     assert summary.pairs == count and not parts.exists()
     assert all(row["error"] is None for row in found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(590)
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own deprecations
+def test_on_ray_every_pair_has_one_row_whatever_its_neighbours_do(clouds: Path, tmp_path: Path) -> None:
+    """Pairs that crash, hang or ask for all memory, and an actor that is killed while it holds a chunk."""
+    ray = pytest.importorskip("ray")
+    from deepgmr.bulk.engines import on_ray
+
+    count, target = 48, str(clouds / "map.npy")
+    sources = [str(clouds / f"{n % PAIRS}.npy") for n in range(count)]
+    poison = {5: "crash", 17: "hang", 29: "memory"}
+    for number, harm in poison.items():
+        sources[number] = str(tmp_path / harm)
+    fatal = tmp_path / "fatal.npy"
+    fatal.write_bytes((clouds / "0.npy").read_bytes())
+    Path(f"{fatal}.fuse").touch()
+    sources[20] = str(fatal)
+    asks = [Ask(number, source, target, {}) for number, source in enumerate(sources)]
+    parts, told = Parts(str(tmp_path / "out.parquet"), pyarrow.int64()), list[str]()
+    parts.check()
+    node = Poisoned("default", "default", str(tmp_path / "cache"), frozenset([target]))
+    paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(Path(deepgmr.__file__).parents[1])])
+    environment = {"env_vars": {"PYTHONPATH": paths}}
+    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False, runtime_env=environment)
+    try:
+        on_ray(node, asks, parts, told.append, workers=2, limit=20.0, address=None, chunk=8)
+    finally:
+        ray.shutdown()
+    assert not Path(f"{fatal}.fuse").exists()  # the actor was killed
+    parts.merge(range(count))
+    found = rows(tmp_path / "out.parquet")
+    assert [row["id"] for row in found] == list(range(count)) and len(told) == count
+    assert {row["id"] for row in found if row["error"]} == set(poison)
+    assert "signal 9" in found[5]["error"] and found[17]["status"] == "timeout" and found[29]["error"]

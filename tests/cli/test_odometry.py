@@ -10,8 +10,8 @@ import pytest
 from problems_odometry import scan, truth
 
 from deepgmr import cli
-from deepgmr.cli.odometry import scans_in
 from deepgmr.io import read_trajectory
+from deepgmr.io.sequences import scans_in
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_a_batch_follows_from_its_step_alone_and_half_of_it_returns(tmp_path: Pa
     whole = task.make_batch(generator, rank=0, processes=1).same
     assert torch.equal(torch.cat([shares[0][:8], shares[1][:8], shares[0][8:], shares[1][8:]]), whole)
     with pytest.raises(InvalidConfig, match="multiple of 16"):
-        OverlapTask(TINY, tmp_path).make_batch(generator, rank=0, processes=3)
+        OverlapTask(replace(TINY, optimiser=replace(TINY.optimiser, batch=24)), tmp_path)
 
 
 def test_workers_make_the_same_batches(tmp_path: Path) -> None:

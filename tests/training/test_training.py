@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -213,70 +211,6 @@ def test_kill_9_at_any_moment_and_resume_gives_the_same_weights(tmp_path: Path) 
     assert steps == sorted(set(steps))
 
 
-_WORKER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, str(Path(sys.argv[1])))
-import torch
-torch.set_num_threads(1)
-import test_training as t
-from deepgmr.training import loop
-from deepgmr.training.state import Run
-rank, processes = loop._join()
-run = Run(t.TINY, t._task(), Path(sys.argv[2]), torch.device("cpu"), rank=rank, processes=processes)
-run.begin(resume=False)
-numbers = run.advance()
-gradients = {name: parameter.grad for name, parameter in zip(run.names, run.parameters)}
-gradients["loss"] = torch.tensor(numbers["loss"])
-torch.save(gradients, Path(sys.argv[2]) / f"{processes}-{rank}.pt")
-run.advance()
-run.save()
-if torch.distributed.is_initialized():  # leaving before the other has finished would abort it
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-"""
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_step_of_one_with_the_joint_batch(tmp_path: Path) -> None:
-    found = {}
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        out.mkdir()
-        environment = {
-            **os.environ,
-            "WORLD_SIZE": str(processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-        }
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(Path(__file__).parent), str(out)],
-                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            )
-            for rank in range(processes)
-        ]
-        assert [child.wait(timeout=120) for child in children] == [0] * processes
-        found[processes] = [torch.load(out / f"{processes}-{rank}.pt") for rank in range(processes)]
-    (alone,) = found[1]
-    for shared in found[2]:
-        for name, gradient in alone.items():
-            assert torch.allclose(shared[name], gradient, rtol=1e-3, atol=1e-6), name
-    one, two = (checkpoint.read(tmp_path / n / "checkpoint.safetensors").part("model") for n in ("1", "2"))
-    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
-
-
-def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match="4 pairs does not divide among 3"):
-        Run(TINY, _task(), tmp_path, torch.device("cpu"), rank=0, processes=3)
-
-
 def test_a_folder_with_a_training_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
     train(TINY, out=tmp_path, task=_task())
     with pytest.raises(InvalidConfig, match=r"already holds a training.*--resume"):
@@ -286,7 +220,7 @@ def test_a_folder_with_a_training_is_not_overwritten_nor_mixed(tmp_path: Path) -
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(tmp_path: Path) -> None:
-    run = Run(TINY, _task(), tmp_path, torch.device("cpu"), rank=0, processes=1)
+    run = Run(TINY, _task(), tmp_path, torch.device("cpu"))
     with torch.no_grad():
         run.parameters[0][0, 0] = float("nan")
     before = [parameter.detach().clone() for parameter in run.parameters]

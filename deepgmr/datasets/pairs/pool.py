@@ -50,18 +50,23 @@ def fill_pool(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    begin: float = 0.0,
 ) -> ScenePool:
     """Make what is missing of `count` pairs (rounded up to whole files) in a folder, and open them.
 
     Every file's content follows from seed, kind, points and its number, so an interrupted call goes on where it
-    stopped. Raises `InvalidConfig` for a count below 1; `InvalidFile` if the folder cannot be written; `Stopped` as
+    stopped. Several that fill one folder at once share the work, where each begins after another share of the files
+    (`begin`). Raises `InvalidConfig` for a count below 1; `InvalidFile` if the folder cannot be written; `Stopped` as
     soon as `stop`, asked before every file that is to be made, says so.
     """
     if count < 1:
         raise InvalidConfig(f"a pool of {count} pairs is empty; give at least 1")
     folder = Path(folder)
     files = [folder / f"{kind}-{points}-{seed}-{i:04d}" for i in range(-(-count // CHUNK))]
-    for index, stem in enumerate(files):
+    first = int(begin * len(files))
+    for done in range(len(files)):
+        index = (first + done) % len(files)
+        stem = files[index]
         last = stem.with_name(f"{stem.name}.{_FIELDS[-1]}.npy")
         if not last.exists():
             if stop is not None and stop():
@@ -75,7 +80,7 @@ def fill_pool(
                 with replacing(stem.with_name(f"{stem.name}.{field}.npy")) as stream:
                     np.save(stream, value.numpy())
         if progress is not None:
-            progress(index + 1, len(files))
+            progress(done + 1, len(files))
     chunks = (
         {field: np.load(stem.with_name(f"{stem.name}.{field}.npy"), mmap_mode="r") for field in _FIELDS}
         for stem in files
