@@ -105,14 +105,18 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
 def _variances(
     forest: Forest, crossing: np.ndarray, tried: np.ndarray, a: np.ndarray, b: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts."""
+    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts.
+
+    A place that is told more vaguely than what is asked of it is held to as much as that: else everything would agree
+    with it, and it would stand for as many worlds as there are answers.
+    """
     table = forest.table
     rest, part = np.ix_(a[tried], a), np.ix_(b[tried], b)
-    one = table.turn[crossing[tried]][:, None]
+    one, shift_one = (np.minimum(v[crossing[tried]][:, None], v[crossing]) for v in (table.turn, table.shift))
     turn = forest.turn[rest] + one + forest.turn[part] + table.turn[crossing]
     arm_rest = ((there - forest.poses[a[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
     arm_one = ((forest.poses[b][None, :, :3, 3] - forest.poses[b[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
-    shift = forest.shift[rest] + table.shift[crossing[tried]][:, None] + forest.shift[part] + table.shift[crossing]
+    shift = forest.shift[rest] + shift_one + forest.shift[part] + table.shift[crossing]
     return turn, shift + LEVER * (forest.turn[rest] * arm_rest + one * arm_one)
 
 
