@@ -31,7 +31,7 @@ def noisy(motion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def told(first: int, second: int, motions: list[np.ndarray], odds: list[float]) -> Bond:
     covariance = np.diag([TURN**2] * 3 + [SHIFT**2] * 3)
-    return Bond(first, second, np.array(motions), np.array(odds), covariance, 9 * TURN**2, 9 * SHIFT**2)
+    return Bond(first, second, np.array(motions), np.array(odds), covariance, 9 * covariance)
 
 
 def right(poses: np.ndarray, first: int, second: int, rng: np.random.Generator, odds: float = 19.0) -> Bond:
