@@ -39,7 +39,8 @@ class Table:
         numbers = np.array(rows, dtype=np.float64).reshape(-1, 7).T
         bond, hypothesis, first, second = numbers[:4].astype(np.int64)
         wide = np.array([bonds[row[0]].wide for row in rows]).reshape(-1, 6, 6)
-        return cls(count, bond, hypothesis, first, second, motions, *numbers[4:], wide)
+        odds, turn, shift = numbers[4:]
+        return cls(count, bond, hypothesis, first, second, motions, odds, turn, shift, wide)
 
     def __len__(self) -> int:
         return len(self.bond)
