@@ -80,7 +80,19 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
         "registrar",
     ),
     "posegraph": ("graph", "looks"),
-    "alignment": ("settings", "answer", "meeting", "bonds", "forest", "worlds", "settled", "solved", "plan", "joint"),
+    "alignment": (
+        "settings",
+        "answer",
+        "meeting",
+        "bonds",
+        "forest",
+        "worlds",
+        "settled",
+        "solved",
+        "plan",
+        "tries",
+        "joint",
+    ),
     "odometry": ("settings", "fix", "motion", "local_map", "fitting", "places", "memory", "stream"),
 }
 HEAVY = ("open3d", "trimesh", "matplotlib", "h5py", "jinja2", "rerun", "onnx", "onnxscript", "onnxruntime")

@@ -25,8 +25,17 @@ class Bond:
     motions: np.ndarray  # (H, 4, 4) first from second
     odds: np.ndarray  # (H,) of each, against that none of them is right
     covariance: np.ndarray  # (6, 6) of a motion, right: about the centre of the second, input units
-    turn: float  # variance by which a motion may be off: of a coordinate of the rotation vector ...
-    shift: float  # ... and of the place of the centre of the second, input units
+    wide: np.ndarray  # (6, 6) the same, of how far a motion may be off all the same
+
+    @property
+    def turn(self) -> float:
+        """The variance by which a motion may be off: of a coordinate of the rotation vector ..."""
+        return float(np.trace(self.wide[:3, :3])) / 3
+
+    @property
+    def shift(self) -> float:
+        """... and of the place of the centre of the second, input units."""
+        return float(np.trace(self.wide[3:, 3:])) / 3
 
     def edge(self, hypothesis: int) -> Edge:
         return Edge(self.first, self.second, self.motions[hypothesis], self.covariance, loop=True)
@@ -46,15 +55,15 @@ def bond(
     centred = np.array([_centred(motion, *scans) for motion in motions])
     turned = centred[0].copy()
     turned[:3, 3] = 0.0
-    turn, shift = np.trace(own[:3, :3]) / 3, np.trace(own[3:, 3:]) / 3
+    covariance = right_from_left(own, turned)
+    floors = np.repeat([math.radians(settings.floor_degrees), settings.floor * size], 3)
     return Bond(
         first=first,
         second=second,
         motions=centred,
         odds=odds(answer, settings)[: len(motions)],
-        covariance=right_from_left(own, turned),
-        turn=settings.widened**2 * turn + math.radians(settings.floor_degrees) ** 2,
-        shift=settings.widened**2 * shift + (settings.floor * size) ** 2,
+        covariance=covariance,
+        wide=settings.widened**2 * covariance + np.diag(floors**2),
     )
 
 

@@ -24,6 +24,7 @@ class Table:
     odds: np.ndarray  # (H,)
     turn: np.ndarray  # (H,) variances
     shift: np.ndarray  # (H,)
+    wide: np.ndarray  # (H, 6, 6) that these are of
 
     @classmethod
     def of(cls, bonds: list[Bond], count: int) -> Table:
@@ -37,7 +38,9 @@ class Table:
         motions = np.array([bonds[row[0]].motions[row[1]] for row in rows]).reshape(-1, 4, 4)
         numbers = np.array(rows, dtype=np.float64).reshape(-1, 7).T
         bond, hypothesis, first, second = numbers[:4].astype(np.int64)
-        return cls(count, bond, hypothesis, first, second, motions, *numbers[4:])
+        wide = np.array([bonds[row[0]].wide for row in rows]).reshape(-1, 6, 6)
+        odds, turn, shift = numbers[4:]
+        return cls(count, bond, hypothesis, first, second, motions, odds, turn, shift, wide)
 
     def __len__(self) -> int:
         return len(self.bond)

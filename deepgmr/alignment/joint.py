@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from copy import copy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deepgmr.alignment.answer import Alignment
-from deepgmr.alignment.bonds import Bond, bond
-from deepgmr.alignment.meeting import Sketches
-from deepgmr.alignment.plan import Pairs, Plan
+from deepgmr.alignment.plan import Plan
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.settled import World, believed
 from deepgmr.alignment.solved import solved
+from deepgmr.alignment.tries import Told, Tries
 from deepgmr.errors import Cancelled, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
-from deepgmr.pipeline.answer import Failure, Registration
 from deepgmr.pipeline.jobs import Given
 from deepgmr.pipeline.pace import Progress
 from deepgmr.pipeline.registrar import Registrar
 from deepgmr.pipeline.scan import Scan
-from deepgmr.pipeline.settings import preset
 from deepgmr.posegraph.looks import likeness, look_of
-
-_WORTH = 8  # pairs for which it pays to start a process
 
 
 def align(
@@ -59,84 +53,36 @@ def align(
     """
     _check(scans, budget)
     registrar, settings = registrar or Registrar.load("default"), settings or AlignmentSettings()
-    told = _Told(progress)
+    told = _telling(progress)
     prepared = _prepared(scans, registrar, seed, drop_invalid, told)
     order = sorted(range(len(prepared)), key=lambda each: Given.of("scan", prepared[each], {}, copied=False).key)
     ordered = [prepared[each] for each in order]  # so that nothing hangs on the order in which they came
-    tries = _Tries(ordered, registrar, settings, workers, 2 * len(ordered) ** 2 if budget is None else budget, told)
+    left = 2 * len(ordered) ** 2 if budget is None else budget
     looks = np.array([look_of(copy(scan), registrar.settings.propose) for scan in ordered])
-    plan = Plan(tries.sketches, np.array([likeness(look, looks) for look in looks]), settings)
-
-    pairs, hard = plan.first(), False
-    for _ in range(settings.rounds):
-        plan.tried.update(tries.made(pairs, hard))
-        world = tries.world(starts=1, seed=seed)
-        told(f"{len(world.components[0])} of {len(ordered)} scans in one frame", 0.9)
-        pairs, hard = plan.more(world.path, world.counts, world.forest.poses), False  # what may be seen at a glance
-        if not pairs:  # and then what may be with every look
-            pairs, hard = plan.again(world.path, {pair: tries.confidence(pair) for pair in plan.tried}), True
-        if not pairs or tries.left <= 0:
-            break
+    with closing(Tries(ordered, registrar, settings, workers, left, told)) as tries:
+        plan = Plan(tries.sketches, np.array([likeness(look, looks) for look in looks]), settings)
+        pairs, hard = plan.first(), False
+        for _ in range(settings.rounds):
+            plan.tried.update(tries.made(pairs, hard))
+            world = tries.world(starts=1, seed=seed)
+            told(f"{len(world.components[0])} of {len(ordered)} scans in one frame", 0.9)
+            pairs, hard = plan.more(world.path, world.counts, world.forest.poses), False  # what may be seen at a glance
+            if not pairs:  # and then what may be with every look
+                pairs, hard = plan.again(world.path, {pair: tries.confidence(pair) for pair in plan.tried}), True
+            if not pairs or tries.left <= 0:
+                break
     world = tries.world(starts=settings.starts, seed=seed)
     return solved(world, tries.answers, ordered, order, settings)
 
 
-@dataclass(eq=False)
-class _Tries:
-    """Pairs that were tried, and what the answers say together."""
+def _telling(progress: Progress | None) -> Told:
+    """Who follows is told, and may stop it."""
 
-    scans: list[Scan]
-    registrar: Registrar
-    settings: AlignmentSettings
-    workers: int
-    left: int  # pairs that may still be tried
-    told: _Told
-    answers: dict[tuple[int, int], Registration | Failure] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.size = float(np.median([scan.size for scan in self.scans]))
-        self.sketches = Sketches(self.scans, self.settings)
-        self.quick = Registrar(self.registrar.bundle, preset("fast", self.registrar.settings))
-
-    def made(self, pairs: Pairs, hard: bool) -> Pairs:
-        """Try pairs, as many as may be; those that were."""
-        pairs = pairs[: max(self.left, 0)]
-        self.left -= len(pairs)
-        registrar = self.registrar if hard else self.quick
-        workers = max(1, min(self.workers, len(pairs) // (1 if hard else _WORTH)))
-        # copies, which keep nothing: what is derived from a scan lives as long as the batch holds on to it
-        jobs = ((copy(self.scans[second]), copy(self.scans[first])) for first, second in pairs)
-        for done, (number, answer) in enumerate(registrar.iter_batch(jobs, workers=workers), start=1):
-            self.answers[pairs[number]] = answer
-            self.told(f"registering {len(self.answers)} pairs", 0.1 + 0.8 * done / len(pairs))
-        return pairs
-
-    def confidence(self, pair: tuple[int, int]) -> float:
-        return self.answers[pair].confidence
-
-    @property
-    def bonds(self) -> list[Bond]:
-        """Of the pairs that have an answer, in their order."""
-        return [
-            bond(*pair, (self.scans[pair[0]], self.scans[pair[1]]), answer, self.size, self.settings)
-            for pair, answer in sorted(self.answers.items(), key=lambda each: each[0])
-            if isinstance(answer, Registration)
-        ]
-
-    def world(self, *, starts: int, seed: int) -> World:
-        missed = self.sketches.missed
-        return believed(self.bonds, len(self.scans), self.size, self.settings, missed, starts=starts, seed=seed)
-
-
-@dataclass(eq=False)
-class _Told:
-    """Who follows."""
-
-    progress: Progress | None
-
-    def __call__(self, stage: str, done: float) -> None:
-        if self.progress is not None and self.progress(stage, done) is False:
+    def told(stage: str, done: float) -> None:
+        if progress is not None and progress(stage, done) is False:
             raise Cancelled("stopped by `progress`")
+
+    return told
 
 
 def _check(scans: Sequence[Any], budget: int | None) -> None:
@@ -148,7 +94,7 @@ def _check(scans: Sequence[Any], budget: int | None) -> None:
         raise InvalidConfig(f"budget must be a whole number of pairs from 1, got {budget!r}")
 
 
-def _prepared(scans: Sequence[Any], registrar: Registrar, seed: int, drop_invalid: bool, told: _Told) -> list[Scan]:
+def _prepared(scans: Sequence[Any], registrar: Registrar, seed: int, drop_invalid: bool, told: Told) -> list[Scan]:
     """Every scan, prepared once; a complaint names it."""
     prepared = []
     for number, scan in enumerate(scans):

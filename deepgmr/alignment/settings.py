@@ -48,7 +48,8 @@ class AlignmentSettings:
     candidates: int = 64  # places of a part that are weighed at a time
     settlings: int = 4  # times that poses are fitted to what agrees with them
     iterations: int = 50  # of the pose graph
-    robust: float = 3.0  # deviations from which an edge counts for less there
+    robust: float = 3.0  # times what is typical, in deviations, from which an edge counts for less there ...
+    closest: float = 0.1  # ... and that is at least so many
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -11,7 +11,7 @@ from deepgmr.alignment.bonds import Bond
 from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached, spanning
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.worlds import agreement, improved, score, weighed
-from deepgmr.posegraph.graph import Edge, optimised
+from deepgmr.posegraph.graph import Edge, optimised, typical
 
 Missed = Callable[[int, int, np.ndarray], float]  # of two scans and a motion first from second: a log probability
 
@@ -110,12 +110,23 @@ def _settled(
         for root in np.unique(forest.tree):
             members = np.flatnonzero(forest.tree == root).tolist()
             edges = _edges(forest, bonds, chosen, members)
-            poses[members] = optimised(poses[members], edges, rounds=settings.iterations, robust=settings.robust)
+            poses[members] = fitted(poses[members], edges, settings)
         turn, shift = _resistances(forest, list(chosen.values()), poses)
         forest = replace(forest, poses=poses, turn=turn, shift=shift)
     # by what is surest: what little ties must hang on the rest, not hold it together, so that a cut tells of it alone
     rows = np.array(sorted(chosen.values(), key=lambda row: (-forest.table.odds[row], row)), dtype=np.int64)
     return replace(forest, rows=spanning(forest.table, rows)), chosen
+
+
+def fitted(poses: np.ndarray, edges: list[Edge], settings: AlignmentSettings) -> np.ndarray:
+    """The poses that agree best with edges; what is off by much more than the others are counts for little.
+
+    Covariances say how far an answer may be off, not how far it is: where all but a few agree far more closely than they
+    would have to, those few are wrong by as much.
+    """
+    poses = optimised(poses, edges, rounds=settings.iterations, robust=settings.robust)
+    robust = settings.robust * max(typical(poses, edges), settings.closest)
+    return optimised(poses, edges, rounds=settings.iterations, robust=robust)
 
 
 def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:

@@ -11,11 +11,11 @@ from deepgmr.alignment.answer import Alignment, Link
 from deepgmr.alignment.bonds import Bond
 from deepgmr.alignment.forest import inverse
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.settled import World
+from deepgmr.alignment.settled import World, fitted
 from deepgmr.pipeline.answer import Failure, Registration
 from deepgmr.pipeline.precision import shifted
 from deepgmr.pipeline.scan import Scan
-from deepgmr.posegraph.graph import marginals, optimised
+from deepgmr.posegraph.graph import marginals
 
 
 def solved(
@@ -33,7 +33,7 @@ def solved(
         members = sorted(members, key=lambda inner: order[inner])  # the first is the frame
         edges = world.edges(members)
         start = inverse(world.forest.poses[members[0]]) @ world.forest.poses[members]
-        best = optimised(start, edges, rounds=settings.iterations, robust=settings.robust)
+        best = fitted(start, edges, settings)
         spread = marginals(best, edges, robust=settings.robust)
         anchor = scans[members[0]].origin
         for row, inner in enumerate(members):

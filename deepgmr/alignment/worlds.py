@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from deepgmr.alignment.forest import LEVER, Forest, Table, inverse
 from deepgmr.alignment.settings import AlignmentSettings
@@ -25,11 +26,13 @@ def agreement(forest: Forest, size: float, settings: AlignmentSettings) -> np.nd
     """
     table = forest.table
     off = inverse(table.motion) @ forest.between(table.first, table.second)
+    error = np.concatenate([Rotation.from_matrix(off[:, :3, :3]).as_rotvec(), off[:, :3, 3]], axis=1)
     turn, shift = (each[table.first, table.second] for each in (forest.turn, forest.shift))
     inside = np.isfinite(turn)
-    turn, shift = np.where(inside, turn, 1.0) + table.turn, np.where(inside, shift, 1.0) + table.shift
-    ratio = _ratio(_angle(off), np.linalg.norm(off[:, :3, 3], axis=1), turn, shift, size, settings)
-    return np.where(inside, ratio, -np.inf)
+    way = np.repeat(np.where(inside, [turn, shift], 0.0).T, 3, axis=1)  # (H, 6)
+    values, axes = np.linalg.eigh(table.wide + way[:, None] * np.eye(6))
+    squared = ((axes.swapaxes(1, 2) @ error[:, :, None])[:, :, 0] ** 2 / values).sum(axis=1)
+    return np.where(inside, _ratio(squared, np.log(values).sum(axis=1), size, settings), -np.inf)
 
 
 def improved(forest: Forest, size: float, settings: AlignmentSettings) -> Forest:
@@ -93,7 +96,8 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
     there = points @ turns[tried].swapaxes(1, 2) + steps[tried][:, None]  # (C, K, 3)
     own = (turns @ points[:, :, None])[:, :, 0] + steps
     turn, shift = _variances(forest, crossing, tried, a, b, there)
-    ratio = _ratio(angle, np.linalg.norm(there - own, axis=2), turn, shift, size, settings)
+    squared = angle**2 / turn + ((there - own) ** 2).sum(axis=2) / shift
+    ratio = _ratio(squared, 3 * np.log(turn * shift), size, settings)
     ratio[np.arange(len(tried)), tried] = math.inf
     gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
     weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
@@ -105,14 +109,18 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
 def _variances(
     forest: Forest, crossing: np.ndarray, tried: np.ndarray, a: np.ndarray, b: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts."""
+    """(C, K) of what other answers say, a turn and a shift, where the part is placed by one: all on the way counts.
+
+    A place that is told more vaguely than what is asked of it is held to as much as that: else everything would agree
+    with it, and it would stand for as many worlds as there are answers.
+    """
     table = forest.table
     rest, part = np.ix_(a[tried], a), np.ix_(b[tried], b)
-    one = table.turn[crossing[tried]][:, None]
+    one, shift_one = (np.minimum(v[crossing[tried]][:, None], v[crossing]) for v in (table.turn, table.shift))
     turn = forest.turn[rest] + one + forest.turn[part] + table.turn[crossing]
     arm_rest = ((there - forest.poses[a[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
     arm_one = ((forest.poses[b][None, :, :3, 3] - forest.poses[b[tried]][:, None, :3, 3]) ** 2).sum(axis=2)
-    shift = forest.shift[rest] + table.shift[crossing[tried]][:, None] + forest.shift[part] + table.shift[crossing]
+    shift = forest.shift[rest] + shift_one + forest.shift[part] + table.shift[crossing]
     return turn, shift + LEVER * (forest.turn[rest] * arm_rest + one * arm_one)
 
 
@@ -135,19 +143,11 @@ def _logit(weight: np.ndarray, same: np.ndarray, best: int) -> float:
     return float(weight[best]) - float(np.logaddexp.reduce(others))
 
 
-def _ratio(
-    angle: np.ndarray,
-    distance: np.ndarray,
-    turn: np.ndarray,
-    shift: np.ndarray,
-    size: float,
-    settings: AlignmentSettings,
-) -> np.ndarray:
-    """The log density of a right answer over that of any motion in the space of a scan; none `beyond` what it may be off."""
-    off = angle**2 / turn + distance**2 / shift
-    right = -3 * math.log(2 * math.pi) - 1.5 * np.log(turn * shift) - off / 2
-    return np.where(off <= settings.beyond, right + math.log(_SPACE * size**3), -np.inf)
+def _ratio(squared: np.ndarray, volume: np.ndarray, size: float, settings: AlignmentSettings) -> np.ndarray:
+    """The log density of a right answer over that of any motion in the space of a scan; none `beyond` what it may be off.
 
-
-def _angle(motions: np.ndarray) -> np.ndarray:
-    return np.arccos(np.clip((np.trace(motions[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0))
+    squared  the squared Mahalanobis length of what it is off
+    volume   the log of the determinant of the covariance of that
+    """
+    right = -3 * math.log(2 * math.pi) - volume / 2 - squared / 2
+    return np.where(squared <= settings.beyond, right + math.log(_SPACE * size**3), -np.inf)

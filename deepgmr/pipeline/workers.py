@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import IO, Any
 
@@ -24,7 +23,11 @@ from deepgmr.pipeline.answer import Failure
 from deepgmr.pipeline.jobs import Job, Registering, Result, Shelf
 
 _AHEAD = 4  # pairs that are drawn for every worker
-_START = "import sys; sys.path[:] = {path!r}; from deepgmr.pipeline.workers import work; work()"
+# an interrupt is meant for the caller, who ends this process in his own time, be it still starting
+_START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = {path!r}; "
+    "from deepgmr.pipeline.workers import work; work()"
+)
 _GRACE = 5.0  # seconds within which a process that has closed its pipes has ended
 
 
@@ -35,31 +38,52 @@ def spread(
 
     A worker that is at one job for longer than `limit` seconds is ended: nothing else stops one that hangs.
     """
-    desk = _Desk(pickle.dumps(registrar))
-    threads = [threading.Thread(target=_serve, args=(desk, limit), daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    held, more = 0, True
-    try:
+    with closing(Pool(registrar, workers, limit=limit)) as pool:
+        yield from pool.answers(drawn)
+
+
+class Pool:
+    """Workers for several batches, one after the other: a process starts when it is first needed, and stays."""
+
+    def __init__(self, registrar: Registering, workers: int, *, limit: float | None = None) -> None:
+        self._workers, self._desk = workers, _Desk(pickle.dumps(registrar))
+        self._threads = [threading.Thread(target=_serve, args=(self._desk, limit), daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def answers(
+        self, drawn: Iterator[tuple[int, Job | Failure]], *, own: Shelf | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        """As `spread`; with a shelf of its own this process takes part. Read to the end, or close the pool."""
+        held, more = 0, True
         while more or held:
-            while more and held < _AHEAD * workers:
+            while more and held < _AHEAD * self._workers:
                 number, job = next(drawn, (-1, None))
                 if isinstance(job, Job):
-                    desk.put(job)
+                    self._desk.put(job)
                     held += 1
                 elif job is None:
                     more = False
                 else:
                     yield number, job
             if held:
-                number, answer = desk.answers.get()
+                number, answer = self._next(own)
                 if number < 0:
                     raise answer
                 held -= 1
                 yield number, answer
-    finally:
-        desk.close()
-        for thread in threads:
+
+    def _next(self, own: Shelf | None) -> tuple[int, Any]:
+        if own is not None and self._desk.answers.empty():
+            job = self._desk.take(own.keys, wait=False)
+            if job is not None:
+                return job.number, own.answer(job)
+        return self._desk.answers.get()
+
+    def close(self) -> None:
+        """Whatever the workers are at, they are ended."""
+        self._desk.close()
+        for thread in self._threads:
             thread.join()
 
 
@@ -79,12 +103,12 @@ class _Desk:
             self._jobs.append(job)
             self._changed.notify()
 
-    def take(self, held: frozenset[str]) -> Job | None:
+    def take(self, held: frozenset[str], *, wait: bool = True) -> Job | None:
         """The first job that has one of the clouds held, or else the last one; None once the desk is closed."""
         with self._changed:
-            while self._open and not self._jobs:
+            while wait and self._open and not self._jobs:
                 self._changed.wait()
-            if not self._open:
+            if not self._open or not self._jobs:
                 return None
             near = (place for place, job in enumerate(self._jobs) if job.keys & held)
             return self._jobs.pop(next(near, -1))
@@ -183,7 +207,6 @@ class _Worker:
 
 def work() -> None:
     """What a worker does all its life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the caller, who ends this process in his own time
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anybody prints is no answer
     with suppress(EOFError, OSError):

@@ -45,6 +45,18 @@ def optimised(poses: np.ndarray, edges: list[Edge], *, rounds: int, robust: floa
     return current.matrix.numpy()
 
 
+def typical(poses: np.ndarray, edges: list[Edge]) -> float:
+    """How far edges are off the poses (P, 4, 4) that were fitted to them, in deviations: the median, at most one.
+
+    A fit follows its edges, the more so the fewer there are: as much as that is made good. One where nothing closes.
+    """
+    spare = len(edges) - len(poses) + 1
+    if spare < 1:
+        return 1.0
+    length = _Measured.of(edges).lengths(_rigid(poses))
+    return min(1.0, float(np.median(length)) * np.sqrt(len(edges) / spare))
+
+
 def marginals(poses: np.ndarray, edges: list[Edge], *, robust: float) -> np.ndarray:
     """Covariances (P, 6, 6) of the poses that `optimised` found, right, against the first one, whose own is zero.
 
@@ -87,15 +99,23 @@ class _Measured:
         roots = np.array([_whitening(edge.covariance) for edge in edges])
         return cls(first, second, motion, roots, np.array([edge.loop for edge in edges]))
 
+    def lengths(self, poses: RigidTransform) -> np.ndarray:
+        """(E,) deviations that the edges are off, of each of the six numbers."""
+        return np.linalg.norm(self._errors(poses)[1], axis=1) / np.sqrt(6)
+
     def linearised(self, poses: RigidTransform, robust: float) -> tuple[csc_array, np.ndarray]:
         """How the whitened, weighted errors (6 E,) change with all poses but the first (6 E, 6 P - 6), and the errors."""
-        between = poses[self.first].inverse() @ poses[self.second]
-        error = np.einsum("eij,ej->ei", self.root, (self.motion @ between).log().numpy())
+        between, error = self._errors(poses)
         length = np.linalg.norm(error, axis=1) / np.sqrt(6)
         weight = np.where(self.loop, 1 / np.sqrt(1 + (length / robust) ** 2), 1.0)[:, None, None]
         towards_first = -self.root @ _adjoint(between.inverse()) * weight
         blocks = _blocks(towards_first, self.root * weight, self.first, self.second, len(poses.translation))
         return blocks[:, 6:], (error * weight[:, 0]).ravel()
+
+    def _errors(self, poses: RigidTransform) -> tuple[RigidTransform, np.ndarray]:
+        """The motions between poses, and the whitened errors (E, 6)."""
+        between = poses[self.first].inverse() @ poses[self.second]
+        return between, np.einsum("eij,ej->ei", self.root, (self.motion @ between).log().numpy())
 
 
 def _rigid(matrices: np.ndarray) -> RigidTransform:

@@ -31,7 +31,7 @@ def noisy(motion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def told(first: int, second: int, motions: list[np.ndarray], odds: list[float]) -> Bond:
     covariance = np.diag([TURN**2] * 3 + [SHIFT**2] * 3)
-    return Bond(first, second, np.array(motions), np.array(odds), covariance, 9 * TURN**2, 9 * SHIFT**2)
+    return Bond(first, second, np.array(motions), np.array(odds), covariance, 9 * covariance)
 
 
 def right(poses: np.ndarray, first: int, second: int, rng: np.random.Generator, odds: float = 19.0) -> Bond:
@@ -166,3 +166,49 @@ def test_a_forest_is_the_tree_of_the_largest_keys() -> None:
     for row in forest.rows:
         side = forest.side(row)
         assert side[table.first[row]] != side[table.second[row]] and side.sum() <= count // 2
+
+
+def test_a_vague_answer_is_no_world_of_its_own() -> None:
+    """It agrees with everything, and yet what agrees closely is as sure as without it."""
+    rng = np.random.default_rng(8)
+    poses = np.array([random_pose(rng) for _ in range(5)])
+    bonds = [right(poses, *pair, rng, 50.0) for pair in itertools.combinations(range(5), 2) if pair != (3, 4)]
+    without = world_of(bonds, 5)
+    vague = np.diag([1.0] * 3 + [0.3] * 3)
+    motions = np.array([random_pose(rng) for _ in range(4)])
+    true = np.linalg.inv(poses[3]) @ poses[4]
+    motions[:, :3, 3] = true[:3, 3] + 0.2 * rng.normal(size=(4, 3))
+    world = world_of([*bonds, Bond(3, 4, motions, np.array([0.3] * 4), vague, 4 * vague)], 5)
+    assert without.path.min() > 0.99 and world.path.min() > 0.98
+
+
+def test_an_answer_is_held_to_its_own_covariance_in_every_direction() -> None:
+    """Free about one axis, it may be off about that one, and about no other."""
+    rng = np.random.default_rng(9)
+    poses = np.array([random_pose(rng) for _ in range(4)])
+    bonds = [right(poses, *pair, rng) for pair in [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)]]
+    wide = np.diag([TURN**2, TURN**2, 1.0] + [SHIFT**2] * 3)
+    for axis, accepted in ((2, True), (0, False)):
+        step = np.eye(4)
+        step[:3, :3] = Rotation.from_rotvec(np.radians(40) * np.eye(3)[axis]).as_matrix()
+        motion = np.linalg.inv(poses[0]) @ poses[3] @ step
+        world = world_of([*bonds, Bond(0, 3, motion[None], np.array([3.0]), wide, 9 * wide)], 4)
+        assert (5 in world.chosen) == accepted
+
+
+def test_what_is_off_by_far_more_than_the_rest_hardly_bends_the_poses() -> None:
+    """Answers that agree within a tenth of what they state, and one that is off by what it states."""
+    rng = np.random.default_rng(10)
+    poses = np.array([random_pose(rng) for _ in range(6)])
+    covariance = np.diag([np.radians(1.0) ** 2] * 3 + [0.02**2] * 3)
+    bonds = []
+    for first, second in itertools.combinations(range(6), 2):
+        motion = np.linalg.inv(poses[first]) @ poses[second]
+        step = np.eye(4)
+        size = 2.0 if (first, second) == (0, 5) else 0.05
+        step[:3, :3] = Rotation.from_rotvec(size * np.radians(1.0) * rng.normal(size=3)).as_matrix()
+        step[:3, 3] = 0.05 * 0.02 * rng.normal(size=3)
+        bonds.append(Bond(first, second, (motion @ step)[None], np.array([50.0]), covariance, 4 * covariance))
+    found = world_of(bonds, 6).forest
+    apart = found.between(np.zeros(6, int), np.arange(6)) @ np.linalg.inv(np.linalg.inv(poses[0]) @ poses)
+    assert np.degrees(Rotation.from_matrix(apart[:, :3, :3]).magnitude()).max() < 0.15

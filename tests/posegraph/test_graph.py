@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from deepgmr.posegraph.graph import Edge, optimised, right_from_left
+from deepgmr.posegraph.graph import Edge, optimised, right_from_left, typical
 
 RNG = np.random.default_rng(5)
 
@@ -102,3 +102,22 @@ def test_covariances_change_sides() -> None:
     found = right_from_left(left, motion)
     scale = np.sqrt(np.outer(np.diag(found), np.diag(found)))
     np.testing.assert_allclose(np.cov(right.T) / scale, found / scale, atol=0.03)
+
+
+def test_how_far_edges_are_off_is_told_in_their_own_deviations() -> None:
+    truth, covariance = ring(30), np.diag([1e-4, 2e-4, 3e-4, 1e-2, 2e-2, 5e-3])
+    for share in (0.2, 0.6):
+        edges = [
+            Edge(
+                i,
+                j,
+                moved(between(truth, i, j), RNG.multivariate_normal(np.zeros(6), share**2 * covariance)),
+                covariance,
+                loop=True,
+            )
+            for i in range(30)
+            for j in range(i + 1, 30)
+        ]
+        found = optimised(truth, edges, rounds=50, robust=3.0)
+        assert typical(found, edges) == pytest.approx(share, rel=0.15)
+    assert typical(truth[:2], edges[:1]) == 1.0, "nothing closes"
