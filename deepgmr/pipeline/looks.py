@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from deepgmr.geometry.transform import RigidTransform
@@ -13,6 +14,7 @@ from deepgmr.pipeline.agree import consistent_motions
 from deepgmr.pipeline.bundle import whole_network
 from deepgmr.pipeline.detail import sharpen
 from deepgmr.pipeline.pace import TimeUp, check
+from deepgmr.pipeline.partial import descend_together
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
 from deepgmr.pipeline.propose.learned import match_nodes
@@ -69,6 +71,8 @@ def _proposed(look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTr
     if look.learned:
         with clock("network"):
             found = match_nodes(search.bundle.network, *levels)
+            if not search.looks:  # else what was ranked before was ranked without it
+                search.learned = found
         yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
     if look.described:
         seen = search.pair.levels(look.detail) if look.detail else levels
@@ -101,7 +105,11 @@ def refined(look: LookSettings, search: Search, hypotheses: RigidTransform) -> R
         return search.prior.apply(hypotheses)
     settings = search.settings
     with search.clock("refinement"):
-        candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
+        if search.detailed or min(map(len, search.levels)) <= settings.refine.tiny:
+            candidates = refine(hypotheses, *search.levels, search.prior, settings.refine)
+        else:
+            matrices = descend_together(*search.levels, hypotheses.matrix.double().numpy(), settings.descent)
+            candidates = search.prior.apply(RigidTransform.from_matrix(torch.from_numpy(matrices)))
         search.looks[-1] = replace(search.looks[-1], candidates=candidates)
     near = [motions for room, motions in search.looks[-1].proposed.items() if room in _precise(search)]
     if near:
@@ -123,7 +131,7 @@ def rank(search: Search, candidates: RigidTransform) -> None:
     """Measure the new candidates where there is more detail, and put all of them in order."""
     settings = search.rank
     with search.clock("ranking"):
-        terms = measure(candidates, *search.ranked, settings, views=search.views)
+        terms = measure(candidates, *search.ranked, settings, views=search.views, learned=search.learned)
         search.looks[-1] = replace(search.looks[-1], candidates=candidates, terms=terms)
         search.terms = Terms.joined([search.terms, terms])
         search.candidates = joined([search.candidates, candidates])

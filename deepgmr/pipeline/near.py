@@ -43,6 +43,7 @@ def fitted(search: Search) -> tuple[Polished, Evidence]:
             reach=max(search.prior.reach, settings.polish.reach * max(level.spacing for level in levels)),
             settings=settings.polish,
             refinement=settings.refine,
+            descent=None if search.detailed else settings.descent,
         )
     with search.clock("ranking"):
         search.finest, search.poses = search.ranked, answer.target_from_source[None]

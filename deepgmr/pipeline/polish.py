@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from deepgmr.geometry.transform import RigidTransform
+from deepgmr.pipeline.partial import descend_together
 from deepgmr.pipeline.refine import descend, matches, moved, pull
 from deepgmr.pipeline.sandwich import cross, spread
 from deepgmr.pipeline.scan import Level
-from deepgmr.pipeline.settings import PolishSettings, RefineSettings
+from deepgmr.pipeline.settings import DescentSettings, PolishSettings, RefineSettings
 from deepgmr.pipeline.uncertainty import Uncertainty, observe
 
 
@@ -33,6 +34,7 @@ def polish(
     reach: float,
     settings: PolishSettings,
     refinement: RefineSettings,
+    descent: DescentSettings | None = None,
 ) -> Polished:
     """Generalised ICP of the finest levels from a motion that is already close.
 
@@ -46,7 +48,9 @@ def polish(
     same = False
     if settings.iterations:
         rounds = [(sparse, reach), (source, narrow)] if min(len(source), len(target)) > refinement.tiny else []
-        for level, radius in rounds:
+        if rounds and descent is not None:
+            matrix = _together(source, target, matrix, reach, descent)
+        for level, radius in rounds if descent is None else ():
             matrix = descend(
                 level,
                 target,
@@ -57,10 +61,27 @@ def polish(
                 dwarf=refinement.dwarf,
             )[0]
         matrix, same = _point_to_point(source, target, matrix, settings, tiny=refinement.tiny, steps=refinement.pulls)
-        if rounds and not same:
+        if rounds and descent is None and not same:
             matrix = _both_ways(source, target, matrix, settings.close * narrow, settings)
     uncertainty = observe(source, target, matrix, radius=narrow, same=same, settings=settings)
     return Polished(RigidTransform.from_matrix(torch.from_numpy(matrix)), uncertainty)
+
+
+def _together(source: Level, target: Level, matrix: np.ndarray, reach: float, settings: DescentSettings) -> np.ndarray:
+    """The motion (4, 4) pulled to where both surfaces meet best, from widths that its precision asks for to the last."""
+    wide = reach / (settings.along * max(source.spacing, target.spacing))
+    widths = [settings.across[-1]]
+    while widths[0] < wide:
+        widths.insert(0, 2 * widths[0])
+    settings = replace(
+        settings,
+        across=tuple(widths),
+        least_across=(0.0,) * len(widths),
+        asked=(max(len(source), len(target)),) * len(widths),
+        iterations=(settings.iterations[-1],) * len(widths),
+        settled=settings.at_last,
+    )
+    return descend_together(source, target, matrix[None], settings)[0]
 
 
 def _point_to_point(

@@ -16,6 +16,7 @@ from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.neighbours import Tree
 from deepgmr.geometry.transform import RigidTransform, first_apart, rotation_grid
 from deepgmr.pipeline.cohort import asked
+from deepgmr.pipeline.propose.learned import LearnedMatches
 from deepgmr.pipeline.scan import Level
 from deepgmr.pipeline.settings import AccidentSettings, RankSettings
 from deepgmr.pipeline.visibility import Views, seen_through
@@ -32,6 +33,9 @@ class Terms:
     relief: Tensor  # (H,) log of the root mean square height of what meets over its tangent planes, in spacings
     contradiction: Tensor  # (H,) in [0, 1]: how far what lacks a counterpart lies amid what has one, 1: as by chance
     shared: Tensor  # (H,) log of the share of the components with a counterpart
+    closeness: Tensor  # (H,) in [0, 1]: as `score`, of disks that are narrow across the surface
+    cut: Tensor  # (H,) in [0, 1]: how well a plane parts what has a counterpart from what has none
+    matched: Tensor  # (H,) mean log of the share of the network's matches that it makes good; 0 if it was not asked
     source_overlap: Tensor  # (H,) share of source components with a counterpart
     target_overlap: Tensor  # (H,) share of target components with a counterpart
     seen_through: Tensor  # (H,) nats against it, for what stands in space that a sensor saw through; 0 if unknown
@@ -64,6 +68,9 @@ RANKED = {  # the terms that plausibility weighs: whether the more of it there i
     "relief": 1,
     "contradiction": -1,
     "shared": 1,
+    "closeness": 1,
+    "cut": 1,
+    "matched": 1,
 }
 
 
@@ -111,10 +118,12 @@ def measure(
     *,
     least: float = 0.0,
     views: Views = (None, None),
+    learned: LearnedMatches | None = None,
 ) -> Terms:
     """The terms of motions (H,); lengths in spacings of the sparser level, but at least `least`, in frame units.
 
-    `views` are those of the source and the target, where their sensors' origins are known.
+    `views` are those of the source and the target, where their sensors' origins are known; `learned` is what the network
+    says of the pair, in the same frame.
 
     The score is the divergence of either surface from the other (`deepgmr.divergence.partial`), over places and
     normals, with the nearest component as the counterpart; the mean of the two directions. Its background makes it
@@ -128,7 +137,8 @@ def measure(
     forward = _side(motions, asked[0], target, spacing, settings)
     backward = _side(motions.inverse(), asked[1], source, spacing, settings)
     through = settings.seen_through * seen_through(motions, asked[0].means, asked[1].means, views, spacing)
-    both = {name: (forward[name] + backward[name]) / 2 for name in RANKED}
+    both = {name: (forward[name] + backward[name]) / 2 for name in RANKED if name in forward}
+    both["matched"] = torch.zeros_like(both["score"]) if learned is None else learned.makes_good(motions)
     overlaps = {"source_overlap": forward["overlap"], "target_overlap": backward["overlap"]}
     return Terms(**both, **overlaps, seen_through=through.to(both["score"].dtype))
 
@@ -275,6 +285,8 @@ def _side(
         "relief": typical("relief", (source.heights + target.heights[contact.index]) / unit, seen),
         "contradiction": _contradiction(seen, source.patches(settings.patch), settings.strewn),
         "shared": torch.log(seen.to(contact.square).mean(-1) + settings.belief),
+        "closeness": _closeness(contact, local, spacing, settings),
+        "cut": _cut(seen, source.means, settings.strewn),
         "overlap": seen.to(contact.square).mean(-1),
     }
 
@@ -282,6 +294,31 @@ def _side(
 def _local(source: Level, target: Level, contact: _Contact, spacing: float, settings: RankSettings) -> Tensor:
     """The spacing (H, J) about what meets: a sensor samples what is far from it sparsely, and so lie its counterparts."""
     return torch.maximum(source.gaps, target.gaps[contact.index]).clamp(spacing, settings.stretch * spacing)
+
+
+def _closeness(contact: _Contact, local: Tensor, spacing: float, settings: RankSettings) -> Tensor:
+    """One minus the partial divergence (H,) of narrow disks, as a share of its largest value."""
+    height = contact.across / (settings.narrow * spacing) ** 2
+    slid = (contact.square - contact.across).clamp_min(0) / (settings.narrow_along * local) ** 2
+    kl = (height + slid) / 2 + (1 - contact.cosine).clamp_min(0) / settings.sigma_normal**2
+    kl = kl.where(contact.distance <= settings.reach * spacing, math.inf)
+    largest = largest_partial_divergence(settings.narrow_background)
+    return (1 - partial_divergence(kl, background=settings.narrow_background) / largest).clamp(0, 1)
+
+
+def _cut(seen: Tensor, means: Tensor, strewn: float) -> Tensor:
+    """How well (H,) a plane parts what has a counterpart (H, J) from what has none: the share that a linear fit explains.
+
+    A sensor's view, or a cut, ends somewhere; what lacks a counterpart at both ends of a cloud was not left out by one.
+    Less than `strewn` of either is too little to tell.
+    """
+    spots = torch.cat([means - means.mean(0), means.new_ones(len(means), 1)], dim=1)
+    value = seen.to(means.dtype)
+    values, vectors = torch.linalg.eigh(spots.mT @ spots)
+    axes = spots @ (vectors / values.clamp_min(1e-6 * float(values[-1])).sqrt())  # (J, 4), orthonormal
+    left = value.square().mean(-1) - (value @ axes).square().sum(-1) / len(means)
+    whole = value.mean(-1)
+    return 1 - left.clamp_min(0) / (whole * (1 - whole) + strewn)
 
 
 def _contradiction(seen: Tensor, patches: Tensor, strewn: float) -> Tensor:

@@ -14,6 +14,7 @@ from deepgmr.pipeline.judge import Evidence
 from deepgmr.pipeline.looks import looks, propose, rank, refined
 from deepgmr.pipeline.pace import TimeUp
 from deepgmr.pipeline.polish import Polished
+from deepgmr.pipeline.propose.learned import match_nodes
 from deepgmr.pipeline.rank import measure
 from deepgmr.pipeline.scan import Level, Pair
 from deepgmr.pipeline.settings import ScaleSettings
@@ -85,6 +86,8 @@ def sized(search: Search, begin: Callable[[Pair], Search], known: float | None) 
         if abs(math.log(search.pair.source.factor / chosen.pair.source.factor)) > math.log(settings.same)
     ]
     chosen.share = 1 / (1 + max(others, default=0.0))  # several starts may have come to one rival
+    chosen.learned = match_nodes(chosen.bundle.network, *chosen.levels)  # what follows is ranked with it
+    chosen.terms = measure(chosen.candidates, *chosen.ranked, chosen.rank, views=chosen.views, learned=chosen.learned)
     return chosen
 
 

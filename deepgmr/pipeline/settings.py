@@ -149,6 +149,29 @@ class RefineSettings:
 
 
 @dataclass(frozen=True)
+class DescentSettings:
+    """Both surfaces pulled together where the level that is searched is all there is: few components, all of them asked."""
+
+    across: tuple[float, ...] = (
+        1.5,
+        1.0,
+        0.5,
+    )  # standard deviation of a component across its surface, spacings, a round
+    least_across: tuple[float, ...] = (0.05, 0.025, 0.0)  # ... but at least these, sizes
+    along: float = 2.0  # times that along it
+    sigma_normal: float = 0.7  # of a normal, a unit vector
+    background: float = 0.3  # likelihood ratio, to a perfect counterpart, of a component that only one surface has
+    reach: float = 2.5  # deviations along the surface beyond which no counterpart is looked for
+    asked: tuple[int, ...] = (170, 170, 512)  # components of each cloud, about, that are asked for their counterparts
+    iterations: tuple[int, ...] = (4, 3, 5)
+    same_angle: float = 0.02  # motions within this angle ...
+    same_distance: float = 0.01  # ... and this distance, sizes, after a round go on as one
+    settled: float = 1e-3  # steps (rad, sizes) below which a motion stands still ...
+    at_last: float = 1e-5  # ... and below which the answer does
+    stride: float = 0.3  # the longest step (rad, sizes)
+
+
+@dataclass(frozen=True)
 class RankSettings:
     """How two surfaces meet."""
 
@@ -165,6 +188,9 @@ class RankSettings:
     patch: int = 16  # neighbouring components that belong together, where contradiction is told from absence
     strewn: float = 0.05  # four times the share of either below which it says little how it is strewn about
     along: float = 0.05  # weight of a gap along the surface, beside one across it: samples lie apart along it
+    narrow: float = 0.25  # standard deviation across the surface of narrow disks, spacings ...
+    narrow_along: float = 0.5  # ... and along it
+    narrow_background: float = 0.3  # as `background`, for them
     belief: float = 0.01  # share of the components that stands for what is believed where nothing meets:
     by_chance: dict[str, float] = field(  # squared, in spacings, or one minus a cosine
         default_factory=lambda: {"misfit": 0.2, "looseness": 0.2, "bend": 0.2, "relief": 0.03}
@@ -344,6 +370,7 @@ class Settings:
     correlation: CorrelationSettings = field(default_factory=CorrelationSettings)
     agree: AgreeSettings = field(default_factory=AgreeSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
+    descent: DescentSettings = field(default_factory=DescentSettings)
     rank: RankSettings = field(default_factory=RankSettings)
     visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
     detail: DetailSettings = field(default_factory=DetailSettings)
@@ -421,7 +448,7 @@ def preset(name: str, settings: Settings | None = None) -> Settings:
 
 
 _MAY_BE_ZERO = {
-    *("rank.seen_through", "visibility.margin", "visibility.share"),
+    *("descent.least_across", "rank.seen_through", "visibility.margin", "visibility.share"),
     *("scan.share", "search.few", "search.clear", "search.whole", "agree.least", "agree.least_tolerance", "rank.along"),
     *(
         "rank.like",

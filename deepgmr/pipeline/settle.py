@@ -44,7 +44,7 @@ def settle(search: Search) -> None:
                 refinement=search.settings.refine,
             )
             search.finest, search.poses, search.least = levels, poses, least
-            search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views)
+            search.pose_terms = measure(poses, *levels, rank, least=least, views=search.views, learned=search.learned)
             _order(search, settings.finalists)
             before = levels
     evidence = weigh_first(search)
@@ -125,6 +125,7 @@ def polished(search: Search) -> Polished:
             sparse=reached[0].balanced(settings.detail.moved),
             reach=settings.polish.reach * max(level.spacing for level in reached),
             refinement=settings.refine,
+            descent=None if search.detailed else settings.descent,
         )
         answer = fit(settings=settings.polish)
         if not search.prior.allows(answer.target_from_source.rotation):
@@ -133,7 +134,7 @@ def polished(search: Search) -> Polished:
         search.poses = joined([final, search.poses[1:]])
         search.overlap = float(met(final, *search.ranked, search.rank))
         if not search.detailed:
-            terms = measure(final, *search.levels, search.rank)
+            terms = measure(final, *search.levels, search.rank, learned=search.learned)
             search.pose_terms = Terms.joined([terms, search.pose_terms[1:]])
     return answer
 
@@ -150,7 +151,7 @@ def cut_short(search: Search, timeout: float | None) -> Polished:
         left, _, right = torch.linalg.svd(motions.rotation)  # a network's are rounded to float32
         motions = RigidTransform(left @ right, motions.translation)
         search.poses, search.finest = motions, search.ranked
-        search.pose_terms = measure(motions, *search.ranked, search.rank, views=search.views)
+        search.pose_terms = measure(motions, *search.ranked, search.rank, views=search.views, learned=search.learned)
         _order(search, search.rank.poses)
     answer = polish(
         *search.levels,

@@ -18,6 +18,7 @@ from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.judge import Evidence
 from deepgmr.pipeline.propose.correlation import Turns, correlated_motions
 from deepgmr.pipeline.propose.given import Prior
+from deepgmr.pipeline.propose.learned import LearnedMatches
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.rank import Terms
 from deepgmr.pipeline.scan import Level, Pair
@@ -89,6 +90,7 @@ class Search:
     poses: RigidTransform = field(default_factory=lambda: RigidTransform.identity((0,), dtype=torch.float64))
     pose_terms: Terms = field(default_factory=Terms.none)  # (P,) how the clouds meet under the poses, at the finest
     evidence: Evidence | None = None  # for the first of the poses
+    learned: LearnedMatches | None = None  # what the network says of the pair
     cell: float = 0.0  # frame units: of the grid of phase correlation, and so how far its motions may be off
     stretch: Stretch | None = None  # of the answer, where the scale is estimated ...
     share: float = 1.0  # ... and the share of the probability that the scales which were tried leave it

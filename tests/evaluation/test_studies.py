@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from deepgmr.evaluation import (
     covariance,
     divergences,
     networks,
+    paired,
     profile,
     read_result,
     soak,
@@ -291,3 +293,23 @@ def test_the_soak_counts_every_registration_and_what_is_raised(tmp_path: Path, m
     assert len(result["resident"]["course"]) == 8 and result["resident"]["most"] > 50
     assert "raised" in returned(soak, result, tmp_path)
     assert soak.growth([0.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]) == (1.0, 8.0)
+
+
+def test_pairs_that_only_one_of_two_got_right_are_counted_and_weighed_as_mcnemar_does(tmp_path: Path) -> None:
+    result = paired.measure(pairs=2, kinds=("crop70", "recrop50"))
+    assert [row["kind"] for row in result["rows"]] == ["crop70", "recrop50", "all"] and "recrop50" in returned(
+        paired, result, tmp_path
+    )
+    for row in result["rows"]:
+        assert row["won"] - row["lost"] == round(row["pairs"] * (row["with"] - row["without"]))
+        assert row["won"] + row["lost"] <= row["pairs"]
+    told = paired._row("made up", [((True, 1.0), (False, 2.0))] * 9 + [((False, 1.0), (True, 2.0))])
+    tail = sum(math.comb(10, k) for k in (0, 1)) / 2**10
+    assert (told["won"], told["lost"]) == (9, 1) and told["p"] == pytest.approx(2 * tail)
+
+
+def test_without_the_network_no_look_asks_it_and_no_ranking_listens() -> None:
+    bare = paired.without_network(Registrar.load())
+    assert not any(look.learned for look in (*bare.settings.search.looks, *bare.settings.search.detailed))
+    for ranking in (bare.bundle.ranking, bare.bundle.detailed_ranking):
+        assert ranking.weights["matched"] == 0 < ranking.weights["score"]

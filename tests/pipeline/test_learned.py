@@ -87,3 +87,26 @@ def test_a_look_for_detail_is_left_out_where_there_is_none() -> None:
     assert thorough.register(points, points).stats.looks == 2
     many = airplane(8000)
     assert thorough.register(many[:4000], many[4000:]).stats.looks == 3
+
+
+def test_what_the_network_says_of_motions_is_likeliest_at_the_truth_and_is_what_loops_give(
+    network: OverlapNetwork,
+) -> None:
+    points = airplane()
+    truth = RigidTransform.random(generator=torch.Generator().manual_seed(1), max_translation=1.0, dtype=torch.float64)
+    source, target = level(points[:450]), level(truth.apply(torch.from_numpy(points[450:])).numpy())
+    found = match_nodes(network, source, target)
+    others = RigidTransform.random((30,), generator=torch.Generator().manual_seed(2), max_translation=1.0)
+    pool = RigidTransform(
+        torch.cat([truth.rotation.float()[None], others.rotation]),
+        torch.cat([truth.translation.float()[None], others.translation]),
+    )
+    matched = found.makes_good(pool)
+    assert int(matched.argmax()) == 0
+    moved = found.source_nodes.numpy() @ truth.rotation.float().numpy().T + truth.translation.float().numpy()
+    square = ((moved[:, None] - found.target_nodes.numpy()[None]) ** 2).sum(-1)
+    meets, sides = np.exp(-square / (2 * (0.7 * found.gap) ** 2)), []
+    for axis, likely, has in ((1, found.forth, found.source_has), (0, found.back, found.target_has)):
+        good, weight = np.log((meets * likely.numpy()).sum(axis) + 0.02), has.numpy()
+        sides.append((good * weight).sum() / weight.sum())
+    assert float(matched[0]) == pytest.approx(np.mean(sides), rel=1e-4)

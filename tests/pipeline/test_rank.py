@@ -13,7 +13,7 @@ from problems_pipeline import RANKING, SETTINGS, level, motion, moved, shape
 
 from deepgmr.divergence.partial import kl_oriented
 from deepgmr.geometry.transform import RigidTransform, random_rotations
-from deepgmr.pipeline.rank import RANKED, accidents, distinct, first_look, measure, unlikeness
+from deepgmr.pipeline.rank import RANKED, _cut, accidents, distinct, first_look, measure, unlikeness
 
 
 def chance(motion, source, target):
@@ -225,3 +225,33 @@ def test_three_points_fit_anywhere_and_more_have_to_be_close() -> None:
     assert few[0] > 0 > few[1] > few[2] > few[3]
     shaken = points + 0.3 * np.random.default_rng(1).normal(size=points.shape)
     assert chance(still, level(points), level(shaken)) > few[3]
+
+
+def test_a_plane_that_parts_what_fits_from_what_does_not_is_seen() -> None:
+    points = shape(8, 1200)
+    cut = points[:, 0] > np.median(points[:, 0])
+    strewn = np.random.default_rng(0).random(len(points)) > 0.5
+    cuts = [
+        float(_cut(torch.from_numpy(kept)[None], torch.from_numpy(points).float(), SETTINGS.rank.strewn)[0])
+        for kept in (cut, strewn)
+    ]
+    assert cuts[0] > 0.6 and cuts[1] < 0.3
+    spots = np.hstack([points, np.ones((len(points), 1))])
+    left = cut - spots @ np.linalg.lstsq(spots, cut.astype(float), rcond=None)[0]
+    share = cut.mean()
+    expected = 1 - np.mean(left**2) / (share * (1 - share) + SETTINGS.rank.strewn)
+    found = _cut(torch.from_numpy(cut)[None], torch.from_numpy(points).float(), SETTINGS.rank.strewn)
+    assert float(found[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_narrow_disks_tell_a_small_gap_that_wide_ones_forgive() -> None:
+    points = shape(9, 900)
+    p = level(points)
+    shifts = torch.tensor([0.0, 0.25]).double() * p.spacing
+    motions = RigidTransform(
+        torch.eye(3, dtype=torch.float64).expand(2, 3, 3), shifts[:, None] * torch.ones(3) / 3**0.5
+    )
+    terms = measure(motions, p, p, SETTINGS.rank)
+    assert float(terms.closeness[0]) == pytest.approx(1, abs=1e-3)
+    lost = {name: float(getattr(terms, name)[0] - getattr(terms, name)[1]) for name in ("score", "closeness")}
+    assert lost["closeness"] > 1.5 * lost["score"] > 0

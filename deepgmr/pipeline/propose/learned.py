@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from deepgmr.geometry.neighbours import farthest_points
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.networks.patches import Nodes, nodes_of
 from deepgmr.pipeline.cohort import asked
 from deepgmr.pipeline.propose.matches import Matches
 from deepgmr.pipeline.scan import Level
+
+_WIDE = 0.7  # distances between nodes: the deviation of the ends of a match that is made good
+_DOUBT = 0.02  # probability that the network is wrong, whatever it says
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +27,24 @@ class LearnedMatches:
     source_overlap: float  # mean probability of the source's nodes to have a counterpart
     target_overlap: float
     gap: float  # between neighbouring nodes: how far apart the ends of a right match may lie
+    source_nodes: Tensor  # (J, 3) in the frame
+    target_nodes: Tensor  # (K, 3)
+    forth: Tensor  # (J, K) probability of each counterpart of a source node, if it has one
+    back: Tensor  # (J, K) and of a target node
+    source_has: Tensor  # (J,) probability of having one
+    target_has: Tensor  # (K,)
+
+    def makes_good(self, motions: RigidTransform) -> Tensor:
+        """The mean log (H,) of the share of the matches that motions (H,) make good, over nodes that have a counterpart."""
+        moved = motions.to(self.source_nodes.dtype).apply(self.source_nodes)
+        square = torch.cdist(moved, self.target_nodes.expand(len(moved), -1, -1)).square()
+        meets = torch.exp(-square / (2 * (_WIDE * self.gap) ** 2))
+        sides = (2, self.forth, self.source_has), (1, self.back, self.target_has)
+        good = [
+            (torch.log((meets * likely).sum(across) + _DOUBT) * has).sum(-1) / has.sum().clamp_min(1e-6)
+            for across, likely, has in sides
+        ]
+        return (good[0] + good[1]) / 2
 
 
 @torch.inference_mode()
@@ -33,11 +55,18 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> Learne
     prediction = asked(predicted, network, x, y)
     scores, index = prediction.log_matching()[0].max(dim=1)
     order = scores.argsort(descending=True, stable=True)
+    similarity = prediction.similarity[0]
     return LearnedMatches(
         Matches(at[order], there[index[order]], scores[order]),
         source_overlap=float(torch.sigmoid(prediction.source_overlap).mean()),
         target_overlap=float(torch.sigmoid(prediction.target_overlap).mean()),
         gap=spacing * max(_gap(x), _gap(y)),
+        source_nodes=source.means[at],
+        target_nodes=target.means[there],
+        forth=similarity.softmax(1),
+        back=similarity.softmax(0),
+        source_has=torch.sigmoid(prediction.source_overlap[0]),
+        target_has=torch.sigmoid(prediction.target_overlap[0]),
     )
 
 
