@@ -71,7 +71,8 @@ def odds(answer: Registration, settings: AlignmentSettings) -> np.ndarray:
     """(1 + A,) odds of an answer and of its alternatives, against that all of them are wrong.
 
     The confidence is that of the shape: where other motions explain the clouds as well, they share it. Otherwise they
-    share half of what it leaves. Of motions that the clouds leave free none is believed.
+    share half of what it leaves, though none is believed more than the answer. Of motions that the clouds leave free none is
+    believed.
     """
     if answer.status is Status.DEGENERATE:
         return np.zeros(1 + len(answer.alternatives))
@@ -80,7 +81,7 @@ def odds(answer: Registration, settings: AlignmentSettings) -> np.ndarray:
         rivals = count * math.exp(-max(answer.evidence.margin, 0.0))
         own, others = believed / (1 + rivals), believed * rivals / (1 + rivals)
     else:
-        own, others = believed, (1 - believed) / 2 if count else 0.0
+        own, others = believed, min((1 - believed) / 2, count * believed)
     none = 1 - own - others
     return np.array([own, *([others / max(count, 1)] * count)]) / none
 

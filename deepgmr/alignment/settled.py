@@ -72,9 +72,9 @@ def believed(
     while True:
         ties = {row: weighed(forest, row, size, settings) for row in forest.rows}
         weak = {row for row, tie in ties.items() if tie.probability < settings.least}
-        if (
-            not weak
-        ):  # by what speaks for them; then by what speaks against, the weakest first: it may be to blame for others
+        # By what speaks for them, what is itself not believed first: it may have put a part where a sure tie cannot hold it.
+        weak = {row for row in weak if table.odds[row] < 1} or weak
+        if not weak:  # then by what speaks against, the weakest first: it may be to blame for others
             against = _against(forest, bonds, chosen, missed)
             ties = {row: tie.less(-_across(forest, row, against)) for row, tie in ties.items()}
             weak = {

@@ -43,7 +43,7 @@ def test_the_fits_recover_the_models_that_made_the_data() -> None:
     y = (rng.uniform(size=len(x)) < 1 / (1 + np.exp(-(weights[0] + x @ weights[1:])))).astype(float)
     np.testing.assert_allclose(calibration.fit_logistic(x, y), weights, atol=0.08)
 
-    wanted = np.array([2.0, -1.0, -0.5, 0.0, 1.0, -1.5, 0.8])
+    wanted = np.array([2.0, -1.0, -0.5, 0.0, 1.0, -1.5, 0.8, 1.2, 0.0, 0.6])
     assert len(wanted) == len(RANKED) and (wanted * list(RANKED.values()) >= 0).all()
     rows = []
     for _ in range(4000):
