@@ -152,11 +152,7 @@ class RefineSettings:
 class DescentSettings:
     """Both surfaces pulled together where the level that is searched is all there is: few components, all of them asked."""
 
-    across: tuple[float, ...] = (
-        1.5,
-        1.0,
-        0.5,
-    )  # standard deviation of a component across its surface, spacings, a round
+    across: tuple[float, ...] = (1.5, 1.0, 0.5)  # standard deviation of a component across its surface, spacings
     least_across: tuple[float, ...] = (0.05, 0.025, 0.0)  # ... but at least these, sizes
     along: float = 2.0  # times that along it
     sigma_normal: float = 0.7  # of a normal, a unit vector
@@ -386,6 +382,10 @@ class Settings:
             raise InvalidConfig("`search.looks` and `search.detailed` must hold at least one look each")
         if not self.refine.reaches or len(self.refine.reaches) != len(self.refine.least_reaches):
             raise InvalidConfig("`refine.reaches` and `refine.least_reaches` must hold as many numbers, at least one")
+        rounds = {name: getattr(self.descent, name) for name in ("across", "least_across", "asked", "iterations")}
+        if not self.descent.across or len(set(map(len, rounds.values()))) > 1:
+            names = ", ".join(f"`descent.{name}`" for name in rounds)
+            raise InvalidConfig(f"{names} must hold as many numbers, at least one")
 
     def replace(self, **changes: Any) -> Settings:
         """Other settings: `settings.replace(judge={"trust": 0.5})`, or `**{"judge.trust": 0.5}`, or a whole table.

@@ -46,6 +46,7 @@ def test_changed_settings_survive_toml_too(trust: float, components: int, grid: 
         ({"scan.inner": float("nan")}, "`scan.inner` must be a finite number"),
         ({"search.looks": []}, "at least one look"),
         ({"refine.reaches": [1.0]}, "as many numbers"),
+        ({"descent.across": [1.0]}, "`descent.asked`, `descent.iterations` must hold as many numbers"),
         ({"search.looks": [{"learnt": True}]}, "unknown key .*learnt"),
     ],
 )
