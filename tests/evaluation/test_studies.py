@@ -62,7 +62,9 @@ def test_throughput_accounts_for_all_of_the_time_and_tells_what_differs(tmp_path
     assert loop["beside the loop"] == 1 and together["beside the loop"] > 0
     assert together["other status"] == 0 and together["motion"] < 1e-3 and together["confidence"] < 0.01
     assert sum(row["share"] for row in result["steps"]) == pytest.approx(1)
-    assert all(row["ms a pair"] > 0 for row in result["steps"]) and result["steps"][0]["asked a pair"] == 1
+    idle = [row["step"] for row in result["steps"] if row["ms a pair"] <= 0]
+    assert idle == ["generalised ICP"], "of which objects ask none"
+    assert result["steps"][0]["asked a pair"] == 1
     assert "| together, on cpu |" in text and "| generalised ICP |" in text
 
 
