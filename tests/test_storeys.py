@@ -71,7 +71,7 @@ INSIDE = {  # the order of the rooms within a wing, where it is laid down
             "settle",
             "scales",
             "told",
-            "descent",
+            "gicp",
             "together",
             "jobs",
             "workers",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from deepgmr.networks.overlap import OverlapNetwork
 from deepgmr.pipeline.bundle import Bundle
 from deepgmr.pipeline.rank import RANKED, Ranking, Terms
 from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.settings import LookSettings
 from deepgmr.plain import to_plain
 
 STUDY = "ablation"
@@ -78,7 +80,6 @@ class ByInliers(Ranking):
 def variants(registrar: Registrar) -> dict[str, Registrar]:
     """The registrar, and what is left of it without one of its parts."""
     bundle, settings = registrar.bundle, registrar.settings
-    searches = [replace(look, learned=False, described=True) for look in settings.search.looks]
     nothing = dict.fromkeys(RANKED, 0.0)
 
     def ranked(ranking: Ranking) -> Registrar:
@@ -87,11 +88,16 @@ def variants(registrar: Registrar) -> dict[str, Registrar]:
     return {
         "all": registrar,
         "network only": network_only(registrar),
-        "search only": registrar.replace(**{"search.looks": [to_plain(look) for look in searches]}),
+        "search only": registrar.replace(**{"search.looks": untrained(settings.search.looks)}),
         "network only, no overlap head": network_only(with_network(without_overlap(bundle.network), registrar)),
         "all, ranked by the divergence alone": ranked(Ranking(nothing | {"score": bundle.ranking.weights["score"]})),
         "all, ranked by inliers": ranked(ByInliers(nothing)),
     }
+
+
+def untrained(looks: Sequence[LookSettings]) -> list[Any]:
+    """Looks, as settings are replaced by, with the search that needs no training in the network's place."""
+    return [to_plain(replace(look, learned=False, described=True)) for look in looks]
 
 
 def network_only(registrar: Registrar) -> Registrar:

@@ -8,7 +8,6 @@ Seconds are of the processor.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from deepgmr.datasets.worlds.gatherings import Gathering, building, turntable
 from deepgmr.errors import InvalidConfig
 from deepgmr.evaluation.peers import Peer, PeerFailed, PeerProcess, check_installed, diagonal, open3d_cloud
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
+from deepgmr.evaluation.running import processor_seconds
 
 STUDY = "alignment"
 PEERS = {"Open3D: FPFH, RANSAC": "ransac", "Open3D: KISS-Matcher": "kiss"}
@@ -75,11 +75,13 @@ def measure(
     for number, name in enumerate(inputs):
         gathering = gathered(name, shared, seed)
         watch.progress(gathering.name, number / len(inputs))
-        spent = _spent()
+        spent = processor_seconds()
         found = align(gathering.scans, workers=workers)
         row = judged(gathering, found.poses, found.component, found.confidence)
         result["rows"].append(
-            _row(gathering, "deepgmr", row, _spent() - spent, len(found.edges), wrong_edges(gathering, found))
+            _row(
+                gathering, "deepgmr", row, processor_seconds() - spent, len(found.edges), wrong_edges(gathering, found)
+            )
         )
         watch.keep(result)
         for peer in peers:
@@ -198,12 +200,6 @@ def _started(count: int, edges: list[Any]) -> np.ndarray:
         for scan in order[1:]:
             poses[scan] = poses[before[scan]] @ motions[int(before[scan]), int(scan)]
     return poses
-
-
-def _spent() -> float:
-    """Seconds of the processor, those of processes that have ended included."""
-    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
 def _row(gathering: Gathering, method: str, row: Result, seconds: float, pairs: int, wrong: int | None) -> Result:

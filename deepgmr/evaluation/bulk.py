@@ -23,6 +23,7 @@ from deepgmr.bulk.node import Node
 from deepgmr.bulk.parts import Parts
 from deepgmr.datasets.pairs.kinds import cases
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
+from deepgmr.evaluation.running import processor_seconds
 from deepgmr.pipeline.registrar import Registrar
 
 STUDY = "bulk"
@@ -88,20 +89,14 @@ def _timed(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]],
     engine, _, count = way.partition(" ")
     spent = []
     for name in ("two", "all"):
-        start, before = time.perf_counter(), _processors()
+        start, before = time.perf_counter(), processor_seconds()
         if engine == "loop":
             _loop(registrar, table[:2] if name == "two" else table)
         else:
             output = folder / f"{engine}{count}-{name}.parquet"
             bulk(folder / f"{name}.parquet", output, engine=engine, workers=int(count or 1))
-        spent.append((time.perf_counter() - start, _processors() - before))
+        spent.append((time.perf_counter() - start, processor_seconds() - before))
     return spent[0], spent[1]
-
-
-def _processors() -> float:
-    """Seconds that this process has computed, and those it started that have ended."""
-    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def _loop(registrar: Registrar, table: Sequence[tuple[str, str]]) -> None:

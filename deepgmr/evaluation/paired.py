@@ -14,10 +14,10 @@ from dataclasses import replace
 from scipy.stats import binomtest
 
 from deepgmr.datasets.pairs.kinds import Case, cases
+from deepgmr.evaluation.ablation import untrained
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.pipeline.rank import Ranking
 from deepgmr.pipeline.registrar import Registrar
-from deepgmr.plain import to_plain
 
 STUDY = "paired"
 KINDS = ("recrop70", "recrop50", "crop70 resampled", "crop50 resampled", "crop50", "seen", "thin", "outliers")
@@ -43,13 +43,8 @@ def measure(*, pairs: int = 250, kinds: Sequence[str] = KINDS, seed: int = SEED,
 
 def without_network(registrar: Registrar) -> Registrar:
     """The same registrar with searches that need no training in the network's place, and deaf to its terms."""
-    looks = {
-        f"search.{name}": [to_plain(replace(look, learned=False, described=True)) for look in looks]
-        for name, looks in (
-            ("looks", registrar.settings.search.looks),
-            ("detailed", registrar.settings.search.detailed),
-        )
-    }
+    search = registrar.settings.search
+    looks = {"search.looks": untrained(search.looks), "search.detailed": untrained(search.detailed)}
     bundle, silent = registrar.bundle, dict.fromkeys(OF_THE_NETWORK, 0.0)
     ranking, detailed = (Ranking({**one.weights, **silent}) for one in (bundle.ranking, bundle.detailed_ranking))
     deaf = replace(bundle, ranking=ranking, detailed_ranking=detailed, id="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,12 @@ Progress = Callable[[str, float], None]
 
 FRAGMENTS_WITHIN = 0.2  # metres: 3DMatch's criterion
 _BUSY = 0.1  # share of the time spent waiting for a processor from which times mean little
+
+
+def processor_seconds() -> float:
+    """Seconds that this process has computed, and those it started that have ended."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def evaluate(

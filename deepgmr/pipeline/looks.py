@@ -70,7 +70,7 @@ def _proposed(look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTr
             yield "mixtures", mixture_motion(whole_network(), *levels)
     if look.learned:
         with clock("network"):
-            found = match_nodes(search.bundle.network, *levels)
+            found = search.learned or match_nodes(search.bundle.network, *levels)
             if not search.looks:  # else what was ranked before was ranked without it
                 search.learned = found
         yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)

@@ -23,7 +23,7 @@ from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.networks.patches import Nodes
 from deepgmr.pipeline.agree import agreed
 from deepgmr.pipeline.cohort import Ask, Shared
-from deepgmr.pipeline.descent import ENTRIES, HELD, Fit, nearest, padded
+from deepgmr.pipeline.gicp import ENTRIES, HELD, Fit, nearest, padded
 from deepgmr.pipeline.propose.learned import predicted
 from deepgmr.pipeline.refine import align, tidied
 from deepgmr.pipeline.scan import Level
