@@ -33,14 +33,15 @@ class Plan:
         }
         return sorted(pairs)
 
-    def more(self, path: np.ndarray, accepted: np.ndarray, poses: np.ndarray) -> Pairs:
+    def more(self, path: np.ndarray, accepted: np.ndarray, poses: np.ndarray, vague: np.ndarray) -> Pairs:
         """Pairs that may tie what is in parts, or make sure of what is not sure, the likeliest first.
 
         path      (N, N) probability that two scans lie right to one another, zero in different components
         accepted  (N,) edges of every scan
+        vague     (N, N) whether what is known of how they lie is vague
         """
         wanted = []
-        meeting = self._meeting(path, accepted, poses)
+        meeting = self._meeting((path < self.settings.sure) | vague, accepted, poses, path > 0)
         for first, second in zip(*np.triu_indices(len(self.sketches.levels), 1), strict=True):
             pair = int(first), int(second)
             if pair in self.tried:
@@ -88,13 +89,15 @@ class Plan:
                 chosen.append(pair)
         return chosen
 
-    def _meeting(self, path: np.ndarray, accepted: np.ndarray, poses: np.ndarray) -> dict[tuple[int, int], float]:
+    def _meeting(
+        self, open_: np.ndarray, accepted: np.ndarray, poses: np.ndarray, together: np.ndarray
+    ) -> dict[tuple[int, int], float]:
         """The share of both scans that meets as they are placed, where trying them would say more."""
         found = {}
         few = accepted < self.settings.held
-        for first, second in zip(*np.nonzero(np.triu(path > 0, 1)), strict=True):
+        for first, second in zip(*np.nonzero(np.triu(together, 1)), strict=True):
             pair = int(first), int(second)
-            if pair in self.tried or not (path[pair] < self.settings.sure or few[first] or few[second]):
+            if pair in self.tried or not (open_[pair] or few[first] or few[second]):
                 continue
             share = min(self.sketches.shares(*pair, np.linalg.inv(poses[first]) @ poses[second]))
             if share >= self.settings.meeting:

@@ -23,6 +23,7 @@ class AlignmentSettings:
     held: int = 3  # accepted edges from which a scan needs no more
     doubt: float = 0.9  # probability below which two scans may as well lie otherwise to one another ...
     sure: float = 0.99  # ... and from which they need no other way between them
+    vague: float = 0.05  # radian or lengths, a deviation from which they may as well be tried, too
     meeting: float = 0.3  # share of both of two scans that must meet, as placed, for a try to be worth it
     sketch: int = 300  # components of a scan that are asked whether they do
     found_at: float = 0.27  # such a share at which a search finds what is right every second time ...
@@ -34,6 +35,8 @@ class AlignmentSettings:
     harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts
     least: float = 0.5  # probability from which two parts are one
     chance: float = 0.5  # probability that an answer which is wrong agrees with others that are, where shapes repeat
+    hardly: float = 3.0  # nats by which a place may be worse that is told more precisely
+    vaguer: float = 2.0  # times the deviation by which others tell the same from which an answer does not pull
     alternatives: int = 3  # of an answer that are considered
     beyond: float = (
         22.5  # squared deviations, of six numbers, from which motions do not agree: one right one in a thousand

@@ -40,9 +40,13 @@ class World:
         ends = [end for number in self.chosen for end in (self.bonds[number].first, self.bonds[number].second)]
         return np.bincount(np.array(ends, dtype=np.int64), minlength=self.forest.table.count)
 
-    def edges(self, members: list[int]) -> list[Edge]:
-        """What is accepted between the scans of a component, by their places in it."""
-        return _edges(self.forest, self.bonds, self.chosen, members)
+    def vague(self, size: float, settings: AlignmentSettings) -> np.ndarray:
+        """(V, V) whether how two scans lie to one another is known less closely than it may be."""
+        return np.sqrt(np.maximum(self.forest.turn, self.forest.shift / size**2)) > settings.vague
+
+    def edges(self, members: list[int], settings: AlignmentSettings) -> list[Edge]:
+        """What is accepted between the scans of a component and tells something, by their places in it."""
+        return _edges(self.forest, self.bonds, _telling(self.forest, self.chosen, settings), members)
 
 
 def believed(
@@ -106,12 +110,12 @@ def _settled(
         chosen |= _holding(forest, list(chosen.values()))
         if chosen == before:
             break
-        poses = forest.poses.copy()
+        poses, telling = forest.poses.copy(), _telling(forest, chosen, settings)
         for root in np.unique(forest.tree):
             members = np.flatnonzero(forest.tree == root).tolist()
-            edges = _edges(forest, bonds, chosen, members)
+            edges = _edges(forest, bonds, telling, members)
             poses[members] = fitted(poses[members], edges, settings)
-        turn, shift = _resistances(forest, list(chosen.values()), poses)
+        turn, shift = _resistances(forest, list(telling.values()), poses)
         forest = replace(forest, poses=poses, turn=turn, shift=shift)
     # by what is surest: what little ties must hang on the rest, not hold it together, so that a cut tells of it alone
     rows = np.array(sorted(chosen.values(), key=lambda row: (-forest.table.odds[row], row)), dtype=np.int64)
@@ -127,6 +131,20 @@ def fitted(poses: np.ndarray, edges: list[Edge], settings: AlignmentSettings) ->
     poses = optimised(poses, edges, rounds=settings.iterations, robust=settings.robust)
     robust = settings.robust * max(typical(poses, edges), settings.closest)
     return optimised(poses, edges, rounds=settings.iterations, robust=robust)
+
+
+def _telling(forest: Forest, chosen: dict[int, int], settings: AlignmentSettings) -> dict[int, int]:
+    """The rows by bond that pull at the poses: not those told far more vaguely than others tell the same.
+
+    Vague answers about scans that hardly overlap err alike, by less than they admit; many of them would outvote a precise one.
+    """
+    table, rows = forest.table, np.array(sorted(chosen.values()), dtype=np.int64)
+    variance = table.turn * table.shift
+    best = Forest.of(table, spanning(table, rows[np.argsort(variance[rows], kind="stable")]))
+    ends = table.first[rows], table.second[rows]
+    told = variance[rows] <= settings.vaguer**4 * best.turn[ends] * best.shift[ends]
+    kept = set(best.rows) | set(rows[told].tolist())
+    return {number: row for number, row in chosen.items() if row in kept}
 
 
 def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:

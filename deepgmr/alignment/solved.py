@@ -31,7 +31,7 @@ def solved(
     confidence, components = np.zeros(count), []
     for members in world.components:
         members = sorted(members, key=lambda inner: order[inner])  # the first is the frame
-        edges = world.edges(members)
+        edges = world.edges(members, settings)
         start = inverse(world.forest.poses[members[0]]) @ world.forest.poses[members]
         best = fitted(start, edges, settings)
         spread = marginals(best, edges, robust=settings.robust)

@@ -102,8 +102,16 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
     gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
     weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
     first = int(np.flatnonzero(crossing[tried] == row)[0])
-    best = first if weight.max() <= weight[first] + 1e-9 else int(weight.argmax())
+    best = _most_precise(weight, ratio[:, tried] > 0, table.turn[crossing[tried]] * table.shift[crossing[tried]], settings)
+    best = first if weight[best] <= weight[first] + 1e-9 else best
     return Weighed(int(crossing[tried[best]]), _logit(weight, ratio[:, tried] > 0, best))
+
+
+def _most_precise(weight: np.ndarray, same: np.ndarray, variance: np.ndarray, settings: AlignmentSettings) -> int:
+    """Of the best place and those that are the same and hardly worse: more agrees with what is told vaguely."""
+    top = int(weight.argmax())
+    near = np.flatnonzero(same[:, top] & (weight >= weight[top] - settings.hardly))
+    return int(near[variance[near].argmin()])
 
 
 def _variances(
