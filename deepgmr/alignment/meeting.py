@@ -10,6 +10,8 @@ import numpy as np
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.pipeline.scan import Scan
 
+_SAME = 0.25  # spacings: what has moved by less meets as before
+
 
 class Sketches:
     """A few components of every scan, about its own centre, input units."""
@@ -17,6 +19,7 @@ class Sketches:
     def __init__(self, scans: list[Scan], settings: AlignmentSettings) -> None:
         self.settings = settings
         self.levels = [copy(scan).level(scan.rung_for(settings.sketch), 1.0) for scan in scans]
+        self._alike: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
         self.reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in self.levels]
 
     def shares(self, first: int, second: int, motion: np.ndarray) -> tuple[float, float]:
@@ -34,6 +37,24 @@ class Sketches:
         settings, share = self.settings, min(self.shares(first, second, motion))
         found = 1 / (1 + math.exp((settings.found_at - share) / settings.found_within))
         return math.log(max(1 - found, settings.missed))
+
+    def alike(self, poses: np.ndarray, tree: np.ndarray) -> np.ndarray:
+        """(V, V) the share of both of two scans that meets as placed; none of those in different trees."""
+        found = np.eye(len(poses))
+        for first, second in zip(*np.nonzero(np.triu(tree[:, None] == tree, 1)), strict=True):
+            pair = int(first), int(second)
+            motion = np.linalg.inv(poses[first]) @ poses[second]
+            before, share = self._alike.get(pair, (None, 0.0))
+            if before is None or self._moved(pair, before, motion) > _SAME * self.levels[second].spacing:
+                share = min(self.shares(*pair, motion))
+                self._alike[pair] = motion, share
+            found[first, second] = found[second, first] = share
+        return found
+
+    def _moved(self, pair: tuple[int, int], before: np.ndarray, motion: np.ndarray) -> float:
+        """At most so far the second's components lie from where they were."""
+        off = before - motion
+        return float(np.linalg.norm(off[:3, 3]) + np.linalg.norm(off[:3, :3]) * self.reach[pair[1]])
 
     def _share(self, still: int, moved: int, motion: np.ndarray) -> float:
         here, there = self.levels[moved], self.levels[still]

@@ -10,10 +10,11 @@ import numpy as np
 from deepgmr.alignment.bonds import Bond
 from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached, spanning
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.worlds import agreement, improved, score, weighed
+from deepgmr.alignment.worlds import agreement, improved, independent, score, weighed
 from deepgmr.posegraph.graph import Edge, optimised, typical
 
 Missed = Callable[[int, int, np.ndarray], float]  # of two scans and a motion first from second: a log probability
+Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]  # poses (V, 4, 4), trees (V,): (V, V) of what either shows, met
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,10 @@ class World:
     bonds: list[Bond]
     chosen: dict[int, int]  # rows of the forest's table that are accepted, by the number of the bond
     probability: np.ndarray  # (B,) that a bond's motion, as chosen or as answered, is right
-    path: np.ndarray  # (V, V) that two scans lie right to one another; zero in different components
+    path: (
+        np.ndarray
+    )  # (V, V) that two scans lie right to one another, if answers err apart; zero in different components
+    trust: np.ndarray  # (V,) share of the sure answers about a scan and those tied to it that are not contradicted
 
     @property
     def components(self) -> list[list[int]]:
@@ -55,6 +59,7 @@ def believed(
     size: float,
     settings: AlignmentSettings,
     missed: Missed | None = None,
+    alike: Alike | None = None,
     *,
     starts: int,
     seed: int = 0,
@@ -62,7 +67,8 @@ def believed(
     """The best of several forests between `count` scans, settled, without the ties that are less likely than `least`.
 
     The first starts as the tree of the surest answers, the others are drawn; each is improved tie by tie until none can be.
-    Lengths are told in `size`. What was searched for where it should have been found and was not, `missed`, speaks against.
+    Lengths are told in `size`. What was searched for where it should have been found and was not, `missed`, speaks against;
+    answers about scans that are `alike` as placed are not as many as they are.
     """
     table, rng = Table.of(bonds, count), np.random.default_rng(seed)
     keys = np.log(table.odds)
@@ -74,13 +80,14 @@ def believed(
             break  # there is no other
     forest, chosen = max(tried, key=lambda each: score(each[0], size, settings))
     while True:
-        ties = {row: weighed(forest, row, size, settings) for row in forest.rows}
+        same = None if alike is None else alike(forest.poses, forest.tree)
+        ties = {row: weighed(forest, row, size, settings, same) for row in forest.rows}
         weak = {row for row, tie in ties.items() if tie.probability < settings.least}
         # By what speaks for them, what is itself not believed first: it may have put a part where a sure tie cannot hold it.
         weak = {row for row in weak if table.odds[row] < 1} or weak
         if not weak:  # then by what speaks against, the weakest first: it may be to blame for others
             against = _against(forest, bonds, chosen, missed)
-            ties = {row: tie.less(-_across(forest, row, against)) for row, tie in ties.items()}
+            ties = {row: tie.less(-_across(forest, row, against, same)) for row, tie in ties.items()}
             weak = {
                 row
                 for row in sorted(ties, key=lambda row: ties[row].logit)[:1]
@@ -96,7 +103,7 @@ def believed(
         row = chosen.get(number, row)
         together = path[bonds[number].first, bonds[number].second]
         shares[number] = probability.get(row, together * _share(forest, ratio, row))
-    return World(forest, bonds, chosen, shares, path)
+    return World(forest, bonds, chosen, shares, path, _trust(forest, bonds, chosen, settings))
 
 
 def _settled(
@@ -133,10 +140,29 @@ def fitted(poses: np.ndarray, edges: list[Edge], settings: AlignmentSettings) ->
     return optimised(poses, edges, rounds=settings.iterations, robust=robust)
 
 
+def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: AlignmentSettings) -> np.ndarray:
+    """(V,) what answers that were sure of themselves are worth about a scan and those tied to it: the share that is accepted.
+
+    Where places repeat, answers are sure and contradict one another, and those that do not may have erred together: that
+    so many agree is no proof there.
+    """
+    said = np.zeros((forest.table.count, 2))  # of every scan: its sure answers, and those of them that are accepted
+    tied = np.eye(forest.table.count)
+    for number, bond in enumerate(bonds):
+        ends = [bond.first, bond.second]
+        row = chosen.get(number)
+        if row is not None:
+            tied[ends, ends[::-1]] = 1.0
+        if bond.odds[0] >= settings.doubt / (1 - settings.doubt):
+            said[ends] += [1.0, float(row is not None and forest.table.hypothesis[row] == 0)]
+    near = tied @ said
+    return (near[:, 1] + 1) / (near[:, 0] + 1)
+
+
 def _telling(forest: Forest, chosen: dict[int, int], settings: AlignmentSettings) -> dict[int, int]:
     """The rows by bond that pull at the poses: not those told far more vaguely than others tell the same.
 
-    Vague answers about scans that hardly overlap err alike, by less than they admit; many of them would outvote a precise one.
+    Vague answers about scans that hardly overlap err alike, by less than they admit; many would outvote a precise one.
     """
     table, rows = forest.table, np.array(sorted(chosen.values()), dtype=np.int64)
     variance = table.turn * table.shift
@@ -158,9 +184,14 @@ def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: 
     return found
 
 
-def _across(forest: Forest, row: int, against: np.ndarray) -> float:
+def _across(forest: Forest, row: int, against: np.ndarray, alike: np.ndarray | None) -> float:
+    """What speaks against a tie: searches that missed the same err together, as answers that agree do."""
     side = forest.side(row)
-    return float(against[np.ix_(side, ~side)].sum())
+    first, second = np.nonzero(against * np.outer(side, ~side))
+    missed = against[first, second]
+    if alike is not None:
+        missed = independent(missed, alike[np.ix_(first, first)] * alike[np.ix_(second, second)])
+    return float(missed.sum())
 
 
 def _holding(forest: Forest, rows: list[int]) -> dict[int, int]:

@@ -39,7 +39,7 @@ def solved(
         for row, inner in enumerate(members):
             outer = order[inner]
             poses[outer], covariances[outer] = _uncentred(best[row], spread[row], anchor, scans[inner].origin)
-            confidence[outer] = _confidence(world.path, members, inner)
+            confidence[outer] = _confidence(world.path, members, inner) * world.trust[inner]
         poses[order[members[0]]] = np.eye(4)  # to the last digit
         components.append(tuple(order[inner] for inner in members))
     components.sort(key=lambda each: (-len(each), each))
@@ -89,7 +89,7 @@ def _links(
                 motion=motions[hypothesis or 0],
                 covariance=answer.covariance,
                 confidence=answer.confidence,
-                probability=float(world.probability[number]),
+                probability=float(world.probability[number] * world.trust[[first, second]].min()),
                 accepted=hypothesis is not None,
                 why=_why(answer, hypothesis, world.path[first, second] > 0, world.bonds[number]),
             )

@@ -99,5 +99,5 @@ class Tries:
         ]
 
     def world(self, *, starts: int, seed: int) -> World:
-        missed = self.sketches.missed
-        return believed(self.bonds, len(self.scans), self.size, self.settings, missed, starts=starts, seed=seed)
+        asked = self.sketches.missed, self.sketches.alike
+        return believed(self.bonds, len(self.scans), self.size, self.settings, *asked, starts=starts, seed=seed)

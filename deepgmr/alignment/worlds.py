@@ -76,8 +76,13 @@ class Weighed:
         return Weighed(self.best, self.logit - nats)
 
 
-def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) -> Weighed:
-    """The places of one part of a tree against the rest that answers between them propose, by how many agree with each."""
+def weighed(
+    forest: Forest, row: int, size: float, settings: AlignmentSettings, alike: np.ndarray | None = None
+) -> Weighed:
+    """The places of one part of a tree against the rest that answers between them propose, by how many agree with each.
+
+    alike  (V, V) how much of either of two scans the other shows, as placed, in [0, 1]; by default nothing
+    """
     table, side, tree = forest.table, forest.side(row), forest.tree
     ours = tree[table.first] == tree[table.first[row]]
     crossing = np.flatnonzero(
@@ -99,10 +104,13 @@ def weighed(forest: Forest, row: int, size: float, settings: AlignmentSettings) 
     squared = angle**2 / turn + ((there - own) ** 2).sum(axis=2) / shift
     ratio = _ratio(squared, 3 * np.log(turn * shift), size, settings)
     ratio[np.arange(len(tried)), tried] = math.inf
-    gain = _gain(np.minimum(ratio, -math.log(settings.chance)), table, crossing)
+    support = np.minimum(ratio, -math.log(settings.chance))
+    gain = _gain(support, table, crossing, None if alike is None else alike[np.ix_(a, a)] * alike[np.ix_(b, b)])
     weight = math.log(settings.chance) + np.where(gain > 30, gain, np.log(np.expm1(np.minimum(gain, 30))))
     first = int(np.flatnonzero(crossing[tried] == row)[0])
-    best = _most_precise(weight, ratio[:, tried] > 0, table.turn[crossing[tried]] * table.shift[crossing[tried]], settings)
+    best = _most_precise(
+        weight, ratio[:, tried] > 0, table.turn[crossing[tried]] * table.shift[crossing[tried]], settings
+    )
     best = first if weight[best] <= weight[first] + 1e-9 else best
     return Weighed(int(crossing[tried[best]]), _logit(weight, ratio[:, tried] > 0, best))
 
@@ -132,10 +140,29 @@ def _variances(
     return turn, shift + LEVER * (forest.turn[rest] * arm_rest + one * arm_one)
 
 
-def _gain(support: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
-    """(C,) nats that speak for each of C places, of rows (K,) whose support (C, K) is a log: a bond is right once."""
+def _gain(support: np.ndarray, table: Table, rows: np.ndarray, alike: np.ndarray | None = None) -> np.ndarray:
+    """(C,) nats that speak for each of C places, of rows (K,) whose support (C, K) is a log: a bond is right once.
+
+    Answers to the same question err together: of those that agree, about scans that show the same by alike (K, K), the one
+    that says most counts in full.
+    """
     start = np.unique(table.bond[rows], return_index=True)[1]
-    return np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1)).sum(axis=1)
+    gain = np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1))
+    return (gain if alike is None else np.array([independent(each, alike[np.ix_(start, start)]) for each in gain])).sum(
+        axis=1
+    )
+
+
+def independent(nats: np.ndarray, alike: np.ndarray) -> np.ndarray:
+    """What each of nats (K,) of one sign is worth, shared with those that say more as far as it is about the same.
+
+    alike  (K, K) how much of what one is about another is, in [0, 1]
+    """
+    order = np.argsort(-np.abs(nats), kind="stable")
+    said = nats[order] != 0
+    worth = np.empty(len(nats))
+    worth[order] = nats[order] / (1 + np.tril(alike[np.ix_(order, order)] * said, -1).sum(axis=1))
+    return worth
 
 
 def _logit(weight: np.ndarray, same: np.ndarray, best: int) -> float:

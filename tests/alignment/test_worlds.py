@@ -12,6 +12,7 @@ from deepgmr.alignment.bonds import Bond
 from deepgmr.alignment.forest import Forest, Table
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.settled import World, believed
+from deepgmr.alignment.worlds import independent
 
 TURN, SHIFT = np.radians(0.3), 0.006  # standard deviations, sizes of one
 SETTINGS = AlignmentSettings()
@@ -212,3 +213,72 @@ def test_what_is_off_by_far_more_than_the_rest_hardly_bends_the_poses() -> None:
     found = world_of(bonds, 6).forest
     apart = found.between(np.zeros(6, int), np.arange(6)) @ np.linalg.inv(np.linalg.inv(poses[0]) @ poses)
     assert np.degrees(Rotation.from_matrix(apart[:, :3, :3]).magnitude()).max() < 0.15
+
+
+def test_many_vague_answers_that_err_alike_do_not_outvote_a_precise_one() -> None:
+    """Two parts of four; one precise answer between them, and sixteen vague ones that are all off by the same."""
+    rng = np.random.default_rng(21)
+    poses = np.array([random_pose(rng, 0.3) for _ in range(8)])
+    bonds = [right(poses, a, b, rng) for part in (range(4), range(4, 8)) for a, b in itertools.combinations(part, 2)]
+    bias = np.eye(4)
+    bias[:3, 3] = [0.1, 0.0, 0.0]
+    vague = np.diag([0.1**2] * 3 + [0.05**2] * 3)
+    for a, b in itertools.product(range(4), range(4, 8)):
+        motion = np.linalg.inv(poses[a]) @ bias @ poses[b]
+        bonds.append(Bond(a, b, motion[None], np.array([4.0]), vague, 4 * vague))
+    bonds[bonds.index(next(bond for bond in bonds if (bond.first, bond.second) == (3, 4)))] = right(poses, 3, 4, rng)
+    world = world_of(bonds, 8)
+    assert len(world.components) == 1
+    found = world.forest.between(np.array([0]), np.array([7]))[0]
+    true = np.linalg.inv(poses[0]) @ poses[7]
+    assert np.linalg.norm(found[:3, 3] - true[:3, 3]) < 0.03
+    assert not world.vague(1.0, SETTINGS).any()
+
+
+def test_answers_about_scans_that_show_the_same_count_as_the_surest_of_them() -> None:
+    nats, rng = np.array([1.0, 4.0, 0.0, 2.0]), np.random.default_rng(3)
+    np.testing.assert_array_equal(independent(nats, np.eye(4)), nats)
+    assert independent(nats, np.ones((4, 4))).sum() == pytest.approx(4 + 2 / 2 + 1 / 3), (
+        "the one that says nothing is none"
+    )
+    half = np.full((4, 4), 0.5) + 0.5 * np.eye(4)
+    assert independent(nats, half).sum() == pytest.approx(4 + 2 / 1.5 + 1 / 2)
+    for _ in range(20):
+        alike = rng.uniform(size=(4, 4))
+        np.fill_diagonal(alike, 1.0)
+        worth = independent(nats, (alike + alike.T) / 2)
+        assert nats.max() <= worth.sum() <= nats.sum()
+        np.testing.assert_allclose(independent(-nats, (alike + alike.T) / 2), -worth)
+
+
+def test_copies_of_a_wrong_answer_do_not_outweigh_one_that_contradicts_them() -> None:
+    """Two of two scans, each pair of which shows the same: four answers at one place, one at another."""
+    rng = np.random.default_rng(5)
+    poses = np.array([random_pose(rng, 0.3) for _ in range(4)])
+    other = poses.copy()
+    other[2:] = random_pose(rng) @ poses[2:]
+    bonds = [right(poses, 0, 1, rng, 99.0), right(poses, 2, 3, rng, 99.0), right(poses, 1, 2, rng, 60.0)]
+    bonds += [right(other, a, b, rng, 50.0) for a, b in ((0, 2), (0, 3), (1, 3))]
+
+    def alike(of: np.ndarray, tree: np.ndarray) -> np.ndarray:
+        return np.kron(np.eye(2), np.ones((2, 2)))
+
+    def sure(same: object) -> float:
+        return float(believed(bonds, 4, 1.0, SETTINGS, None, same, starts=4).path[0, 2])  # type: ignore[arg-type]
+
+    assert sure(None) > 0.999
+    assert sure(alike) < 0.98
+
+
+def test_where_sure_answers_contradict_one_another_less_is_believed() -> None:
+    """A chain of four, and one scan that is placed twice: nothing else doubts what is tied to it."""
+    rng = np.random.default_rng(6)
+    poses = np.array([random_pose(rng, 0.3) for _ in range(5)])
+    bonds = [right(poses, a, b, rng, 99.0) for a, b in itertools.combinations(range(4), 2)]
+    assert (world_of(bonds, 4).trust == 1).all()
+    elsewhere = poses.copy()
+    elsewhere[4] = random_pose(rng)
+    bonds += [right(poses, 0, 4, rng, 99.0), right(poses, 1, 4, rng, 99.0), right(elsewhere, 3, 4, rng, 99.0)]
+    world = world_of(bonds, 5)
+    # answers about each: 4, 4, 3, 4 and 3, accepted 4, 4, 3, 3 and 2; the last is tied to the first and second alone
+    np.testing.assert_allclose(world.trust, [17 / 19, 17 / 19, 15 / 16, 15 / 16, 11 / 12])
