@@ -19,14 +19,23 @@ class Sketches:
     def __init__(self, scans: list[Scan], settings: AlignmentSettings) -> None:
         self.settings = settings
         self.levels = [copy(scan).level(scan.rung_for(settings.sketch), 1.0) for scan in scans]
-        self._alike: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
+        self._last: dict[
+            tuple[int, int], tuple[np.ndarray, float]
+        ] = {}  # asked of two scans: the motion, and the answer
         self.reach = [float(np.linalg.norm(level.points, axis=1).max()) for level in self.levels]
 
-    def shares(self, first: int, second: int, motion: np.ndarray) -> tuple[float, float]:
-        """Of the first and of the second that lie within a spacing of the other under a motion first from second."""
+    def met(self, first: int, second: int, motion: np.ndarray) -> float:
+        """The share of either that lies within a spacing of the other under a motion first from second, whichever is less.
+
+        What has moved by less than a part of a spacing since it was last asked is not looked at again.
+        """
         if np.linalg.norm(motion[:3, 3]) > self.reach[first] + self.reach[second]:
-            return 0.0, 0.0
-        return self._share(second, first, np.linalg.inv(motion)), self._share(first, second, motion)
+            return 0.0
+        before, share = self._last.get((first, second), (None, 0.0))
+        if before is None or self._moved(second, motion - before) > _SAME * self.levels[second].spacing:
+            share = min(self._share(second, first, np.linalg.inv(motion)), self._share(first, second, motion))
+            self._last[first, second] = motion, share
+        return share
 
     def missed(self, first: int, second: int, motion: np.ndarray) -> float:
         """The log of how probable it is that a search does not find two scans that lie so to one another.
@@ -34,7 +43,7 @@ class Sketches:
         Of 265 pairs of fragments of a kitchen one look found all where half of either meets the other, half where a
         quarter does, and none where a tenth does.
         """
-        settings, share = self.settings, min(self.shares(first, second, motion))
+        settings, share = self.settings, self.met(first, second, motion)
         found = 1 / (1 + math.exp((settings.found_at - share) / settings.found_within))
         return math.log(max(1 - found, settings.missed))
 
@@ -43,18 +52,13 @@ class Sketches:
         found = np.eye(len(poses))
         for first, second in zip(*np.nonzero(np.triu(tree[:, None] == tree, 1)), strict=True):
             pair = int(first), int(second)
-            motion = np.linalg.inv(poses[first]) @ poses[second]
-            before, share = self._alike.get(pair, (None, 0.0))
-            if before is None or self._moved(pair, before, motion) > _SAME * self.levels[second].spacing:
-                share = min(self.shares(*pair, motion))
-                self._alike[pair] = motion, share
+            share = self.met(*pair, np.linalg.inv(poses[first]) @ poses[second])
             found[first, second] = found[second, first] = share
         return found
 
-    def _moved(self, pair: tuple[int, int], before: np.ndarray, motion: np.ndarray) -> float:
-        """At most so far the second's components lie from where they were."""
-        off = before - motion
-        return float(np.linalg.norm(off[:3, 3]) + np.linalg.norm(off[:3, :3]) * self.reach[pair[1]])
+    def _moved(self, scan: int, off: np.ndarray) -> float:
+        """How far a scan's components lie from where they were, at most; `off` is the difference of two motions."""
+        return float(np.linalg.norm(off[:3, 3]) + np.linalg.norm(off[:3, :3]) * self.reach[scan])
 
     def _share(self, still: int, moved: int, motion: np.ndarray) -> float:
         here, there = self.levels[moved], self.levels[still]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Plan:
                 continue
             if pair in meeting:
                 wanted.append((-1.0 - meeting[pair] * (2 - path[pair]), pair))
-            elif path[pair] < self.settings.doubt and self._may_be_tried(*pair):
+            elif path[pair] < self.settings.doubt and self._near[pair]:
                 wanted.append((-self.likeness[pair], pair))
         return self._a_round([pair for _, pair in sorted(wanted)])
 
@@ -73,11 +74,13 @@ class Plan:
         np.fill_diagonal(unlike, np.inf)
         return np.argsort(unlike, axis=1, kind="stable")[:, :-1]
 
-    def _may_be_tried(self, first: int, second: int) -> bool:
-        if len(self.sketches.levels) <= self.settings.dozens:
-            return True
-        nearest = self._ranked()[:, : self.settings.nearest]
-        return second in nearest[first] or first in nearest[second]
+    @cached_property
+    def _near(self) -> np.ndarray:
+        """(N, N) whether two scans may be tried for their looks alone: all, or of more than dozens the most alike."""
+        count = len(self.likeness)
+        near = np.full((count, count), count <= self.settings.dozens)
+        np.put_along_axis(near, self._ranked()[:, : self.settings.nearest], True, axis=1)
+        return near | near.T
 
     def _a_round(self, pairs: Pairs) -> Pairs:
         """The first of pairs, so that no scan is in too many at once."""
@@ -99,7 +102,7 @@ class Plan:
             pair = int(first), int(second)
             if pair in self.tried or not (open_[pair] or few[first] or few[second]):
                 continue
-            share = min(self.sketches.shares(*pair, np.linalg.inv(poses[first]) @ poses[second]))
+            share = self.sketches.met(*pair, np.linalg.inv(poses[first]) @ poses[second])
             if share >= self.settings.meeting:
                 found[pair] = share
         return found

@@ -148,9 +148,10 @@ def _gain(support: np.ndarray, table: Table, rows: np.ndarray, alike: np.ndarray
     """
     start = np.unique(table.bond[rows], return_index=True)[1]
     gain = np.log1p(np.add.reduceat(table.odds[rows] * np.exp(support), start, axis=1))
-    return (gain if alike is None else np.array([independent(each, alike[np.ix_(start, start)]) for each in gain])).sum(
-        axis=1
-    )
+    if alike is not None:
+        same = alike[np.ix_(start, start)]
+        gain = np.array([independent(each, same) for each in gain])
+    return gain.sum(axis=1)
 
 
 def independent(nats: np.ndarray, alike: np.ndarray) -> np.ndarray:
@@ -158,10 +159,10 @@ def independent(nats: np.ndarray, alike: np.ndarray) -> np.ndarray:
 
     alike  (K, K) how much of what one is about another is, in [0, 1]
     """
-    order = np.argsort(-np.abs(nats), kind="stable")
-    said = nats[order] != 0
-    worth = np.empty(len(nats))
-    worth[order] = nats[order] / (1 + np.tril(alike[np.ix_(order, order)] * said, -1).sum(axis=1))
+    said = np.flatnonzero(nats)
+    order = said[np.argsort(-np.abs(nats[said]), kind="stable")]
+    worth = np.zeros(len(nats))
+    worth[order] = nats[order] / (1 + np.tril(alike[np.ix_(order, order)], -1).sum(axis=1))
     return worth
 
 
