@@ -33,7 +33,7 @@ def test_the_judge_takes_the_truth_and_nothing_far_from_it(kind: str) -> None:
         assert not judge(truth @ centre @ turn @ np.linalg.inv(centre))
 
 
-@pytest.mark.parametrize("kind", ["view", "part", "drive 16", *RECROPS])
+@pytest.mark.parametrize("kind", ["view", "part", "shot", "piece", "drive 16", *RECROPS])
 def test_cases_follow_from_the_seed_and_the_name(kind: str) -> None:
     first, again, other = (list(cases(2, seed, kinds=(kind,))) for seed in (3, 3, 4))
     assert [case.kind for case in first] == [kind, kind]

@@ -62,6 +62,10 @@ def test_clouds_are_always_the_same_and_of_any_size(name: str) -> None:
         ("forests", {"size": 2}),
         ("caves", {"length": 2}),
         ("parts", {"parts": 1}),
+        ("shots", {"apart": 0}),
+        ("shots", {"apart": 200}),
+        ("pieces", {"least": 0}),
+        ("pieces", {"least": 1.5}),
     ],
 )
 def test_impossible_worlds_are_named(name: str, options: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Depth images against ray casting by brute force; views and parts against the triangles they come from."""
+"""Depth images against ray casting by brute force; views, pieces and parts against the triangles they come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from deepgmr.datasets.worlds.models import depth_image, model, part_pair, view_pair
+from deepgmr.datasets.worlds.models import depth_image, model, part_pair, piece_pair, shot_pair, view_pair
 from deepgmr.datasets.worlds.planned import inverse
 from deepgmr.datasets.worlds.triangles import boxes
 
@@ -76,6 +76,36 @@ def test_views_show_one_side_of_the_whole() -> None:
         assert cKDTree(target).query(shape)[0].mean() < 2 * spacing + 0.02
         assert np.linalg.norm(shape, axis=1).max() < 1.001
     assert max(shares) < 0.95 and np.mean(shares) < 0.8  # the far side is not seen
+
+
+def test_shots_from_near_places_share_more_than_those_from_opposite_ones() -> None:
+    shares: dict[float, list[float]] = {15: [], 180: []}
+    for seed in range(8):
+        for apart, found in shares.items():
+            plan = shot_pair(rng(seed), apart=apart)
+            source, target = (cloud.astype(float) for cloud in plan.clouds(4000))
+            laid = source @ plan.target_from_source[:3, :3].T + plan.target_from_source[:3, 3]
+            assert (target[:, 2] > 0.9).all()  # before the second camera, two to five radii away
+            spacing = np.median(cKDTree(target).query(target, k=2)[0][:, 1])
+            found.append(float((cKDTree(target).query(laid)[0] < 3 * spacing + 0.02).mean()))
+            assert plan.shape is not None
+            shape = plan.shape @ plan.target_from_source[:3, :3].T + plan.target_from_source[:3, 3]
+            both = cKDTree(shape)  # what is seen belongs to one model of radius one
+            assert np.percentile(both.query(laid)[0], 95) < 0.15 and np.percentile(both.query(target)[0], 95) < 0.15
+    assert np.mean(shares[15]) > 0.9 and np.mean(shares[180]) < np.mean(shares[15]) - 0.1
+
+
+def test_pieces_are_of_one_surface_and_as_large_as_they_say() -> None:
+    overlaps = []
+    for seed in range(8):
+        plan = piece_pair(rng(seed))
+        source, target = plan.clouds(4000)
+        laid = source @ plan.target_from_source[:3, :3].T + plan.target_from_source[:3, 3]
+        spacing = np.median(cKDTree(target).query(target, k=2)[0][:, 1])
+        met = (cKDTree(target).query(laid)[0] < 2.5 * spacing).mean()
+        assert plan.overlap is not None and met == pytest.approx(plan.overlap, abs=0.1)
+        overlaps.append(plan.overlap)
+    assert min(overlaps) < 0.9 and max(overlaps) > 0.95
 
 
 def test_a_part_lies_in_its_assembly() -> None:

@@ -133,6 +133,8 @@ PLACES: dict[str, Place] = {
     "cave": Place("caves", (20_000, 200_000), drawn={"length": (20.0, 100.0)}),
     "part": Place("parts", (4_000, 100_000), drawn={"parts": (4.0, 12.0)}),
     "view": Place("views", (1_000, 50_000)),
+    "shot": Place("shots", (4_000, 40_000)),
+    "piece": Place("pieces", (4_000, 40_000)),
 }
 MORE_KINDS = (*RECROPS, *PLACES)
 _TOLD = {"crop70_45": 80.0}  # degrees

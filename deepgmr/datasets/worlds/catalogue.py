@@ -10,7 +10,7 @@ from deepgmr.datasets.worlds.drives import street_pair
 from deepgmr.datasets.worlds.fragments import fragment_pair
 from deepgmr.datasets.worlds.halls import hall
 from deepgmr.datasets.worlds.interiors import floor, warehouse
-from deepgmr.datasets.worlds.models import part_pair, view_pair
+from deepgmr.datasets.worlds.models import part_pair, piece_pair, shot_pair, view_pair
 from deepgmr.datasets.worlds.nature import cave, forest
 from deepgmr.datasets.worlds.planned import Planned
 
@@ -42,4 +42,6 @@ WORLDS: dict[str, World] = {
     "caves": World(cave, numbers={"length": "length"}),
     "parts": World(part_pair, numbers={"parts": "parts"}),
     "views": World(view_pair),
+    "shots": World(shot_pair, numbers={"apart": "apart"}),
+    "pieces": World(piece_pair),
 }

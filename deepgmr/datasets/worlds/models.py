@@ -1,7 +1,8 @@
-"""CAD models: one view against the whole, and a part against the assembly it belongs to. A model has radius one."""
+"""CAD models: views and pieces against the whole and one another, parts in assemblies. A model has radius one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from deepgmr.datasets.worlds import lofts
 from deepgmr.datasets.worlds.planned import Planned, any_pose, inverse
 from deepgmr.datasets.worlds.sections import Draw, Floats
 from deepgmr.datasets.worlds.shapes import FAMILIES, WEIGHTS
-from deepgmr.datasets.worlds.triangles import Triangles, joined
+from deepgmr.datasets.worlds.triangles import Keep, Triangles, joined
 from deepgmr.datasets.worlds.viewpoints import looking
 from deepgmr.errors import InvalidConfig
 
@@ -41,32 +42,75 @@ def view_pair(rng: np.random.Generator) -> Planned:
     whole = model(rng)
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
-    camera = np.eye(4)  # world from camera
-    distance = rng.uniform(2, 5)
+    camera, distance = np.eye(4), rng.uniform(2, 5)
     camera[:3, :3], camera[:3, 3] = looking(-direction, rng.uniform(0, 2 * np.pi)), distance * direction
-    corners = _moved(whole.corners, inverse(camera))
     noise, dropout, seed, pose = (
         rng.uniform(0, 0.008),
         rng.uniform(0, 0.1),
         int(rng.integers(2**62)),
         any_pose(rng, _FAR),
     )
-    half = 1.02 / np.sqrt(distance**2 - 1)  # tangent of the half-angle that holds a ball of radius one
+    shoot = _seen_from(whole, camera, noise, dropout)
 
     def clouds(points: int) -> tuple[Floats, Floats]:
         again = np.random.default_rng(seed)
-        covered = np.isfinite(depth_image(corners, half, 64)).mean()
-        side = int(np.ceil(np.sqrt(1.05 * points / ((1 - dropout) * max(covered, 0.01))))) + 2
-        while True:
-            seen = _measured(depth_image(corners, half, side), half, noise, dropout, again)
-            if len(seen) >= points:
-                break
-            side = int(1.2 * side) + 1
-        source = seen[again.permutation(len(seen))[:points]] @ pose[:3, :3].T + pose[:3, 3]
+        source = shoot(points, again) @ pose[:3, :3].T + pose[:3, 3]
         return source.astype(np.float32), whole.sample(points, again, noise=noise)
 
     shape = whole.sample(_SHAPE, rng, pose=pose @ inverse(camera))
     return Planned(camera @ inverse(pose), clouds, shape=shape)
+
+
+def shot_pair(rng: np.random.Generator, *, apart: float = 80) -> Planned:
+    """What a depth camera sees of a model from two places, in directions up to `apart` degrees apart.
+
+    Raises `InvalidConfig` for directions that are not apart, or more than 180 degrees.
+    """
+    if not 0 < apart <= 180:
+        raise InvalidConfig(f"two places cannot lie up to {apart:g} degrees apart; give more than 0 and at most 180")
+    whole = model(rng)
+    towards, aside = np.linalg.qr(rng.standard_normal((3, 2)))[0].T
+    cameras, noise, dropout = [], rng.uniform(0, 0.008), rng.uniform(0, 0.1)
+    for angle in (0.0, np.deg2rad(rng.uniform(0, apart))):
+        direction, camera = np.cos(angle) * towards + np.sin(angle) * aside, np.eye(4)
+        camera[:3, :3] = looking(-direction, rng.uniform(0, 2 * np.pi))
+        camera[:3, 3] = rng.uniform(2, 5) * direction
+        cameras.append(camera)
+    seed, pose = int(rng.integers(2**62)), any_pose(rng, _FAR)
+    first, second = (_seen_from(whole, camera, noise, dropout) for camera in cameras)
+
+    def clouds(points: int) -> tuple[Floats, Floats]:
+        again = np.random.default_rng(seed)
+        source = first(points, again) @ pose[:3, :3].T + pose[:3, 3]
+        return source.astype(np.float32), second(points, again).astype(np.float32)
+
+    shape = whole.sample(_SHAPE, rng, pose=pose @ inverse(cameras[0]))
+    return Planned(inverse(cameras[1]) @ cameras[0] @ inverse(pose), clouds, shape=shape)
+
+
+def piece_pair(rng: np.random.Generator, *, least: float = 0.6) -> Planned:
+    """All of a model's surface twice, or but for what lies beyond a plane: at least a share of `least`, half of them all.
+
+    Raises `InvalidConfig` for an impossible share.
+    """
+    if not 0 < least <= 1:
+        raise InvalidConfig(f"a piece of {least:g} of a model is none; give more than 0 and at most 1")
+    whole, keeps, kept = model(rng), [], []
+    surface = whole.sample(_SHAPE, rng)
+    for _ in range(2):
+        normal = rng.standard_normal(3)
+        share = min(rng.uniform(least, 2 - least), 1.0)
+        keeps.append(_below(normal, np.inf if share == 1 else float(np.quantile(surface @ normal, share))))
+        kept.append(keeps[-1](surface))
+    noise, pose, seed = rng.uniform(0, 0.008), any_pose(rng, _FAR), int(rng.integers(2**62))
+
+    def clouds(points: int) -> tuple[Floats, Floats]:
+        again = np.random.default_rng(seed)
+        source = whole.sample(points, again, keep=keeps[0], noise=noise, pose=pose)
+        return source, whole.sample(points, again, keep=keeps[1], noise=noise)
+
+    overlap = float((kept[0] & kept[1]).sum() / kept[0].sum())
+    return Planned(inverse(pose), clouds, shape=_moved(surface, pose), overlap=overlap)
 
 
 def part_pair(rng: np.random.Generator, *, parts: float = 8) -> Planned:
@@ -143,6 +187,26 @@ def _ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[
     return which, np.arange(len(which)) - np.repeat(np.cumsum(length) - length - first, length)
 
 
+def _seen_from(
+    whole: Triangles, camera: Floats, noise: float, dropout: float
+) -> Callable[[int, np.random.Generator], Floats]:
+    """What draws so many points (N, 3) that a camera (4, 4), world from camera, sees of a model, in its own frame."""
+    corners = _moved(whole.corners, inverse(camera))
+    distance = float(np.linalg.norm(camera[:3, 3]))
+    half = 1.02 / np.sqrt(distance**2 - 1)  # tangent of the half-angle that holds a ball of radius one
+
+    def shoot(points: int, rng: np.random.Generator) -> Floats:
+        covered = np.isfinite(depth_image(corners, half, 64)).mean()
+        side = int(np.ceil(np.sqrt(1.05 * points / ((1 - dropout) * max(covered, 0.01))))) + 2
+        while True:
+            seen = _measured(depth_image(corners, half, side), half, noise, dropout, rng)
+            if len(seen) >= points:
+                return seen[rng.permutation(len(seen))[:points]]
+            side = int(1.2 * side) + 1
+
+    return shoot
+
+
 def _measured(image: Floats, half: float, noise: float, dropout: float, rng: np.random.Generator) -> Floats:
     """The pixels of a depth image that return something, as points (n, 3) of the camera."""
     side = len(image)
@@ -150,6 +214,10 @@ def _measured(image: Floats, half: float, noise: float, dropout: float, rng: np.
     depth = image[row, column] + noise * rng.standard_normal(len(row))
     rays = np.column_stack([(column + 0.5) * (2 * half / side) - half, (row + 0.5) * (2 * half / side) - half])
     return np.column_stack([rays * depth[:, None], depth])
+
+
+def _below(normal: Floats, height: float) -> Keep:
+    return lambda points: points @ normal <= height
 
 
 def _moved(corners: Floats, motion: Floats) -> Floats:
