@@ -33,7 +33,7 @@ class Alignment:
     """Where N scans are. The frame of a component is that of its first scan."""
 
     poses: np.ndarray  # (N, 4, 4) float64, component from scan
-    # (N,) probability that a scan lies right to the others of its component; 0 for one that lies to no other
+    # (N,) share of the others of its component that a scan is expected to lie right to; 0 for one that lies to no other
     confidence: np.ndarray
     # (N, 6, 6) of (rotation vector [rad], translation), left, about the origin of the component's frame, against its
     # first scan: that one's are zero

@@ -111,20 +111,23 @@ class Forest:
         """(K, 4, 4) the motions first from second of scans in one tree."""
         return inverse(self.poses[first]) @ self.poses[second]
 
-    def along(self, probability: dict[int, float]) -> np.ndarray:
-        """(V, V) the product of a number of every row, over those between two scans; zero between trees."""
+    def along(self, number: dict[int, float], combined: np.ufunc = np.multiply) -> np.ndarray:
+        """(V, V) the product, or whatever `combined` makes of them, of a number of every row, over those between two scans.
+
+        One from a scan to itself; zero between trees.
+        """
         count, near = self.table.count, neighbours(self.table, self.rows)
-        product = np.eye(count)
+        found = np.eye(count)
         for root in np.unique(self.tree):
             met, ahead = [root], [root]
             while ahead:
                 here = ahead.pop()
                 for there, row, _ in near[here]:
                     if there not in met:
-                        product[met, there] = product[there, met] = product[met, here] * probability[row]
+                        found[met, there] = found[there, met] = combined(found[met, here], number[row])
                         met.append(there)
                         ahead.append(there)
-        return product
+        return found
 
 
 def spanning(table: Table, ranked: np.ndarray) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from deepgmr.alignment.bonds import Bond
 from deepgmr.alignment.forest import LEVER, Forest, Table, neighbours, reached, spanning
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.worlds import agreement, improved, independent, score, weighed
+from deepgmr.alignment.worlds import agreement, improved, score, weighed
 from deepgmr.posegraph.graph import Edge, optimised, typical
 
 Missed = Callable[[int, int, np.ndarray], float]  # of two scans and a motion first from second: a log probability
@@ -28,7 +28,7 @@ class World:
     path: (
         np.ndarray
     )  # (V, V) that two scans lie right to one another, if answers err apart; zero in different components
-    trust: np.ndarray  # (V,) share of the sure answers about a scan and those tied to it that are not contradicted
+    trust: np.ndarray  # (V, V) what that is worth: the share of sure answers that are accepted, where it is least
 
     @property
     def components(self) -> list[list[int]]:
@@ -80,19 +80,24 @@ def believed(
             break  # there is no other
     forest, chosen = max(tried, key=lambda each: score(each[0], size, settings))
     while True:
-        same = None if alike is None else alike(forest.poses, forest.tree)
-        ties = {row: weighed(forest, row, size, settings, same) for row in forest.rows}
+        ties = {row: weighed(forest, row, size, settings) for row in forest.rows}
         weak = {row for row, tie in ties.items() if tie.probability < settings.least}
         # By what speaks for them, what is itself not believed first: it may have put a part where a sure tie cannot hold it.
         weak = {row for row in weak if table.odds[row] < 1} or weak
-        if not weak:  # then by what speaks against, the weakest first: it may be to blame for others
-            against = _against(forest, bonds, chosen, missed)
-            ties = {row: tie.less(-_across(forest, row, against, same)) for row, tie in ties.items()}
-            weak = {
-                row
-                for row in sorted(ties, key=lambda row: ties[row].logit)[:1]
-                if ties[row].probability < settings.least
-            }
+        if (
+            not weak
+        ):  # then by what speaks against, or if what says the same counts less, the weakest first: it may be to
+            # blame for others
+            against, same = (
+                _against(forest, bonds, chosen, missed),
+                None if alike is None else alike(forest.poses, forest.tree),
+            )
+            ties = {row: tie.less(-_across(forest, row, against)) for row, tie in ties.items()}
+            if same is not None:
+                apart = {row: weighed(forest, row, size, settings, same) for row in ties}
+                ties = {row: min(tie, apart[row], key=lambda each: each.logit) for row, tie in ties.items()}
+            weakest = min(ties, key=lambda row: ties[row].logit, default=None)
+            weak = {weakest} if weakest is not None and ties[weakest].probability < settings.least else set()
         if not weak:
             break
         forest, chosen = _settled(forest.without(weak), bonds, size, settings)
@@ -141,22 +146,33 @@ def fitted(poses: np.ndarray, edges: list[Edge], settings: AlignmentSettings) ->
 
 
 def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: AlignmentSettings) -> np.ndarray:
-    """(V,) what answers that were sure of themselves are worth about a scan and those tied to it: the share that is accepted.
+    """(V, V) what answers that were sure of themselves are worth between two scans: the share of them that is accepted.
 
-    Where places repeat, answers are sure and contradict one another, and those that do not may have erred together: that
-    so many agree is no proof there.
+    Those about either scan and all that are tied to it, or across any tie on the way, wherever it is least. Where places
+    repeat, answers are sure and contradict one another, and those that do not may have erred together: that so many agree is
+    no proof there.
     """
-    said = np.zeros((forest.table.count, 2))  # of every scan: its sure answers, and those of them that are accepted
     tied = np.eye(forest.table.count)
+    said = []  # first, second, and whether it is accepted
     for number, bond in enumerate(bonds):
-        ends = [bond.first, bond.second]
         row = chosen.get(number)
         if row is not None:
-            tied[ends, ends[::-1]] = 1.0
+            tied[[bond.first, bond.second], [bond.second, bond.first]] = 1.0
         if bond.odds[0] >= settings.doubt / (1 - settings.doubt):
-            said[ends] += [1.0, float(row is not None and forest.table.hypothesis[row] == 0)]
-    near = tied @ said
-    return (near[:, 1] + 1) / (near[:, 0] + 1)
+            said.append((bond.first, bond.second, row is not None and forest.table.hypothesis[row] == 0))
+    first, second, accepted = np.array(said, dtype=np.int64).reshape(-1, 3).T
+    ends = np.zeros((forest.table.count, 2))
+    np.add.at(
+        ends, np.concatenate([first, second]), np.tile(np.stack([accepted, np.ones_like(accepted)], axis=1), (2, 1))
+    )
+    about = tied @ ends
+    near = (about[:, 0] + 1) / (about[:, 1] + 1)
+    across = {}
+    for row in forest.rows:
+        side = forest.side(row)
+        crossing = (side[first] != side[second]) & (forest.tree[first] == forest.tree[second])
+        across[row] = float((accepted[crossing].sum() + 1) / (crossing.sum() + 1))
+    return np.minimum(forest.along(across, np.minimum), np.minimum(near[:, None], near))
 
 
 def _telling(forest: Forest, chosen: dict[int, int], settings: AlignmentSettings) -> dict[int, int]:
@@ -184,14 +200,9 @@ def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: 
     return found
 
 
-def _across(forest: Forest, row: int, against: np.ndarray, alike: np.ndarray | None) -> float:
-    """What speaks against a tie: searches that missed the same err together, as answers that agree do."""
+def _across(forest: Forest, row: int, against: np.ndarray) -> float:
     side = forest.side(row)
-    first, second = np.nonzero(against * np.outer(side, ~side))
-    missed = against[first, second]
-    if alike is not None:
-        missed = independent(missed, alike[np.ix_(first, first)] * alike[np.ix_(second, second)])
-    return float(missed.sum())
+    return float(against[np.ix_(side, ~side)].sum())
 
 
 def _holding(forest: Forest, rows: list[int]) -> dict[int, int]:

@@ -39,7 +39,7 @@ def solved(
         for row, inner in enumerate(members):
             outer = order[inner]
             poses[outer], covariances[outer] = _uncentred(best[row], spread[row], anchor, scans[inner].origin)
-            confidence[outer] = _confidence(world.path, members, inner) * world.trust[inner]
+            confidence[outer] = _confidence(world.path * world.trust, members, inner)
         poses[order[members[0]]] = np.eye(4)  # to the last digit
         components.append(tuple(order[inner] for inner in members))
     components.sort(key=lambda each: (-len(each), each))
@@ -50,12 +50,9 @@ def solved(
 
 
 def _confidence(path: np.ndarray, members: list[int], scan: int) -> float:
-    """That a scan lies right to the one that most is tied to; of that one, to the one tied to it best."""
-    if len(members) < 2:
-        return 0.0
-    inside = path[np.ix_(members, members)]
-    middle = members[int(inside.sum(axis=1).argmax())]
-    return float(path[middle, scan]) if scan != middle else float(max(path[scan, m] for m in members if m != scan))
+    """The share of the others that a scan is expected to lie right to."""
+    others = [member for member in members if member != scan]
+    return float(path[scan, others].mean()) if others else 0.0
 
 
 def _uncentred(
@@ -89,7 +86,9 @@ def _links(
                 motion=motions[hypothesis or 0],
                 covariance=answer.covariance,
                 confidence=answer.confidence,
-                probability=float(world.probability[number] * world.trust[[first, second]].min()),
+                probability=float(
+                    world.probability[number] * (world.trust[first, second] if hypothesis is not None else 1.0)
+                ),
                 accepted=hypothesis is not None,
                 why=_why(answer, hypothesis, world.path[first, second] > 0, world.bonds[number]),
             )
