@@ -144,8 +144,13 @@ def overlap_rows(steps: int, base: OverlapTraining | None = None) -> Mapping[str
         "no cross-attention": replace(preset.network, cross=False),
         "one patch scale": replace(preset.network, scales=1),
     }
-    optimiser = replace(preset.optimiser, steps=steps, warmup=min(preset.optimiser.warmup, steps // 5))
-    return {
-        name: replace(preset, name=name.replace(" ", "-"), network=shape, optimiser=optimiser)
-        for name, shape in shapes.items()
+    losses = {
+        "with KL": preset.losses | {"kl": 0.02},
+        "with the partial divergence": preset.losses | {"partial": 0.5},
+        "no loss of the overlap": {"matching": 1.0},
     }
+    optimiser = replace(preset.optimiser, steps=steps, warmup=min(preset.optimiser.warmup, steps // 5))
+    preset = replace(preset, optimiser=optimiser)
+    rows = {name: replace(preset, network=shape) for name, shape in shapes.items()}
+    rows |= {name: replace(preset, losses=chosen) for name, chosen in losses.items()}
+    return {name: replace(config, name=name.replace(" ", "-")) for name, config in rows.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ LOSS_NAMES = (
     "kl_variational",
     "agreement",
 )  # defined in `deepgmr.training.tasks`
+OVERLAP_LOSSES = ("matching", "overlap", "kl", "partial")  # ... and in `deepgmr.training.overlap`
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class TrainingConfig:
     )  # weight of each; the names are LOSS_NAMES
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.losses if name not in LOSS_NAMES]
-        if unknown or not self.losses:
-            raise InvalidConfig(f"unknown losses {unknown}; choose among {', '.join(LOSS_NAMES)}")
+        _check_losses(self.losses, LOSS_NAMES)
         if self.data.protocol not in PROTOCOLS:
             raise InvalidConfig(f"unknown protocol `{self.data.protocol}`; choose among {', '.join(PROTOCOLS)}")
         if self.data.world not in WORLDS:
@@ -101,6 +100,9 @@ class OverlapTraining:
     start: str = ""  # as in `TrainingConfig`
     network: OverlapConfig = field(default_factory=OverlapConfig)
     data: OverlapData = field(default_factory=OverlapData)
+    losses: dict[str, float] = field(
+        default_factory=lambda: {"matching": 1.0, "overlap": 1.0}
+    )  # weight of each; the names are OVERLAP_LOSSES
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(steps=18_000, batch=16, rate=1e-3, warmup=500, weight_decay=1e-2)
     )
@@ -108,10 +110,17 @@ class OverlapTraining:
     def __post_init__(self) -> None:
         if not 8 <= self.network.nodes <= 160:  # the smallest clouds that are drawn have no more points
             raise InvalidConfig(f"a training needs 8 to 160 nodes, got {self.network.nodes}")
+        _check_losses(self.losses, OVERLAP_LOSSES)
         if not 0 <= self.data.shapes <= 1:
             raise InvalidConfig(f"shapes is a share, got {self.data.shapes}")
         if not 0 <= self.data.own < 1:
             raise InvalidConfig(f"own is a share below one, so that nothing is forgotten; got {self.data.own}")
+
+
+def _check_losses(losses: Mapping[str, float], names: Sequence[str]) -> None:
+    unknown = [name for name in losses if name not in names]
+    if unknown or not losses:
+        raise InvalidConfig(f"unknown losses {unknown}; choose among {', '.join(names)}")
 
 
 AnyTraining = TrainingConfig | OverlapTraining

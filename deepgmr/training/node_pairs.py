@@ -199,13 +199,13 @@ def same_place(source: Tensor, source_normals: Tensor, target: Tensor, target_no
     thin plate.
     """
     distance = torch.cdist(source, target)
-    gap = torch.maximum(_gap(source), _gap(target))[..., None, None]
+    gap = torch.maximum(gap_of(source), gap_of(target))[..., None, None]
     facing = (source_normals @ target_normals.mT).abs()
     value = torch.exp(-2 * (distance / gap).square() - 2 * (1 - facing))
     return torch.where(distance < _NEAR * gap, value, torch.zeros_like(value))
 
 
-def _gap(nodes: Tensor) -> Tensor:
+def gap_of(nodes: Tensor) -> Tensor:
     """The median distance (*B) to the nearest other node."""
     return torch.cdist(nodes, nodes).topk(2, largest=False).values[..., 1].median(-1).values
 

@@ -22,8 +22,9 @@ from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
-from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, joined
+from deepgmr.training.node_pairs import AGAIN, GROUP, HELD_OUT, BatchMaker, OverlapBatch, gap_of, joined
 from deepgmr.training.tasks import Stage, first_network
+from deepgmr.training.through_solver import kl_of_matching, matched_motion, partial_of_matching
 from deepgmr.training.together import Group, processes_mean
 
 Key = tuple[int, int]  # the step and the index of a group
@@ -84,18 +85,29 @@ class OverlapTask:
 
     def loss(self, model: nn.Module, batch: OverlapBatch) -> tuple[Tensor, dict[str, Tensor]]:
         prediction: OverlapPrediction = model(batch.source, batch.target)
+        weights = self.config.losses
         with torch.autocast(batch.same.device.type, enabled=False):
             rows, columns = prediction.similarity, prediction.similarity.mT
             pairs = torch.tensor(float(len(batch.same)), device=batch.same.device)
             own = pairs / processes_mean(pairs)  # one, unless the processes have unequal shares
-            matching = (matching_loss(rows, batch.same) + matching_loss(columns, batch.same.mT)) / 2
-            overlap = (
-                functional.binary_cross_entropy_with_logits(prediction.source_overlap, batch.source_overlap)
-                + functional.binary_cross_entropy_with_logits(prediction.target_overlap, batch.target_overlap)
-            ) * (own / 2)
+            losses = {
+                "matching": (matching_loss(rows, batch.same) + matching_loss(columns, batch.same.mT)) / 2,
+                "overlap": (
+                    functional.binary_cross_entropy_with_logits(prediction.source_overlap, batch.source_overlap)
+                    + functional.binary_cross_entropy_with_logits(prediction.target_overlap, batch.target_overlap)
+                )
+                * (own / 2),
+            }
+            if weights.keys() & {"kl", "partial"}:
+                sigma = torch.maximum(gap_of(batch.source.points), gap_of(batch.target.points))
+                motion = matched_motion(prediction, batch.source, batch.target, sigma)
+                kl = kl_of_matching(motion, batch.source, batch.target, batch.same, sigma)
+                losses["kl"] = kl.mean() * own
+                losses["partial"] = partial_of_matching(motion, batch.source, batch.target, sigma).mean() * own
             with torch.no_grad():
-                numbers = {"matching": matching, "overlap": overlap, "top": top_match(prediction, batch).mean() * own}
-        return matching + overlap, numbers
+                numbers = losses | {"top": top_match(prediction, batch).mean() * own}
+        total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+        return total, {name: value.detach() for name, value in numbers.items()}
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

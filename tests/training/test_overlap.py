@@ -209,7 +209,9 @@ def test_presets_from_a_file_keep_their_kind(tmp_path: Path) -> None:
     file.write_text('preset = "overlap"\n[optimiser]\nsteps = 7\n')
     config = read_config(file)
     assert isinstance(config, OverlapTraining) and config.optimiser.steps == 7
-    file.write_text('preset = "overlap"\n[losses]\nkl = 1.0\n')
+    file.write_text('preset = "overlap"\n[losses]\nmatching = 1.0\npartial = 0.5\n')
+    assert read_config(file).losses == {"matching": 1.0, "partial": 0.5}
+    file.write_text('preset = "overlap"\n[losses]\ndistance = 1.0\n')
     with pytest.raises(InvalidConfig, match="losses"):
         read_config(file)
 
