@@ -9,9 +9,10 @@ import numpy as np
 
 from deepgmr.alignment.answer import Alignment, Link
 from deepgmr.alignment.bonds import Bond
+from deepgmr.alignment.fitting import fitted
 from deepgmr.alignment.forest import inverse
 from deepgmr.alignment.settings import AlignmentSettings
-from deepgmr.alignment.settled import World, fitted
+from deepgmr.alignment.settled import World
 from deepgmr.pipeline.answer import Failure, Registration
 from deepgmr.pipeline.precision import shifted
 from deepgmr.pipeline.scan import Scan
