@@ -66,10 +66,7 @@ def align(
             plan.tried.update(tries.made(pairs, hard))
             world = tries.world(starts=1, seed=seed)
             told(f"{len(world.components[0])} of {len(ordered)} scans in one frame", 0.9)
-            pairs, hard = (
-                plan.more(world.path, world.counts, world.forest.poses, world.vague(tries.size, settings)),
-                False,
-            )  # what may be seen at a glance
+            pairs, hard = plan.more(world, tries.size), False  # what may be seen at a glance
             if not pairs:  # and then what may be with every look
                 pairs, hard = plan.again(world.path, {pair: tries.confidence(pair) for pair in plan.tried}), True
             if not pairs or tries.left <= 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepgmr.alignment.meeting import Sketches
 from deepgmr.alignment.settings import AlignmentSettings
+from deepgmr.alignment.settled import World
 
 Pairs = list[tuple[int, int]]  # each with the smaller number first
 
@@ -34,22 +35,21 @@ class Plan:
         }
         return sorted(pairs)
 
-    def more(self, path: np.ndarray, accepted: np.ndarray, poses: np.ndarray, vague: np.ndarray) -> Pairs:
+    def more(self, world: World, size: float) -> Pairs:
         """Pairs that may tie what is in parts, or make sure of what is not sure, the likeliest first.
 
-        path      (N, N) probability that two scans lie right to one another, zero in different components
-        accepted  (N,) edges of every scan
-        vague     (N, N) whether what is known of how they lie is vague
+        Where sure answers contradict one another, others may show which of them are wrong.
         """
-        wanted = []
-        meeting = self._meeting((path < self.settings.sure) | vague, accepted, poses, path > 0)
+        wanted, path, doubted = [], world.path, world.path * world.trust < self.settings.doubt
+        unsure = (path < self.settings.sure) | world.vague(size, self.settings)
+        meeting = self._meeting(unsure, world.counts, world.forest.poses, path > 0)
         for first, second in zip(*np.triu_indices(len(self.sketches.levels), 1), strict=True):
             pair = int(first), int(second)
             if pair in self.tried:
                 continue
             if pair in meeting:
                 wanted.append((-1.0 - meeting[pair] * (2 - path[pair]), pair))
-            elif path[pair] < self.settings.doubt and self._near[pair]:
+            elif doubted[pair] and self._near[pair]:
                 wanted.append((-self.likeness[pair], pair))
         return self._a_round([pair for _, pair in sorted(wanted)])
 
@@ -93,14 +93,14 @@ class Plan:
         return chosen
 
     def _meeting(
-        self, open_: np.ndarray, accepted: np.ndarray, poses: np.ndarray, together: np.ndarray
+        self, unsure: np.ndarray, accepted: np.ndarray, poses: np.ndarray, together: np.ndarray
     ) -> dict[tuple[int, int], float]:
         """The share of both scans that meets as they are placed, where trying them would say more."""
         found = {}
         few = accepted < self.settings.held
         for first, second in zip(*np.nonzero(np.triu(together, 1)), strict=True):
             pair = int(first), int(second)
-            if pair in self.tried or not (open_[pair] or few[first] or few[second]):
+            if pair in self.tried or not (unsure[pair] or few[first] or few[second]):
                 continue
             share = self.sketches.met(*pair, np.linalg.inv(poses[first]) @ poses[second])
             if share >= self.settings.meeting:

@@ -120,11 +120,11 @@ def _ties(
 
 
 def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: AlignmentSettings) -> np.ndarray:
-    """(V, V) what answers that were sure of themselves are worth between two scans: the share of them that is accepted.
+    """(V, V) what answers that were sure of themselves are worth between two scans: the share of them that nothing faults.
 
-    Those about either scan and all that are tied to it, or across any tie on the way, wherever it is least. Where places
-    repeat, answers are sure and contradict one another, and those that do not may have erred together: that so many agree is
-    no proof there.
+    Those about either scan and all that are tied to it, or across any tie on the way, wherever it is least. One that is not
+    accepted faults another one: either may be wrong. Where places repeat, answers are sure and contradict one another, and
+    those that do not may have erred together: that so many agree is no proof there.
     """
     tied = np.eye(forest.table.count)
     said = []  # first, second, and whether it is accepted
@@ -135,18 +135,21 @@ def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: 
         if bond.odds[0] >= settings.doubt / (1 - settings.doubt):
             said.append((bond.first, bond.second, row is not None and forest.table.hypothesis[row] == 0))
     first, second, accepted = np.array(said, dtype=np.int64).reshape(-1, 3).T
-    ends = np.zeros((forest.table.count, 2))
-    np.add.at(
-        ends, np.concatenate([first, second]), np.tile(np.stack([accepted, np.ones_like(accepted)], axis=1), (2, 1))
-    )
-    about = tied @ ends
-    near = (about[:, 0] + 1) / (about[:, 1] + 1)
+    good, bad = np.zeros((2, forest.table.count))
+    for ends in (first, second):
+        np.add.at(good, ends, accepted)
+        np.add.at(bad, ends, 1 - accepted)
+    near = _unfaulted(tied @ good, tied @ bad)
     across = {}
     for row in forest.rows:
         side = forest.side(row)
         crossing = (side[first] != side[second]) & (forest.tree[first] == forest.tree[second])
-        across[row] = float((accepted[crossing].sum() + 1) / (crossing.sum() + 1))
+        across[row] = float(_unfaulted(accepted[crossing].sum(), (1 - accepted[crossing]).sum()))
     return np.minimum(forest.along(across, np.minimum), np.minimum(near[:, None], near))
+
+
+def _unfaulted(accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    return (accepted + 1) / (accepted + 2 * rejected + 1)
 
 
 def _against(forest: Forest, bonds: list[Bond], chosen: dict[int, int], missed: Missed | None) -> np.ndarray:

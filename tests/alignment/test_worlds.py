@@ -281,7 +281,7 @@ def test_where_sure_answers_contradict_one_another_less_is_believed() -> None:
     bonds += [right(poses, 0, 4, rng, 99.0), right(poses, 1, 4, rng, 99.0), right(elsewhere, 3, 4, rng, 99.0)]
     world = world_of(bonds, 5)
     # answers about each: 4, 4, 3, 4 and 3, accepted 4, 4, 3, 3 and 2; the last is tied to the first and second alone
-    np.testing.assert_allclose(np.diag(world.trust), [17 / 19, 17 / 19, 15 / 16, 15 / 16, 11 / 12])
+    np.testing.assert_allclose(np.diag(world.trust), [17 / 21, 17 / 21, 15 / 17, 15 / 17, 11 / 13])
     # and of three that tie the last to any, one is not accepted
-    np.testing.assert_allclose(world.trust[4, :4], 3 / 4)
+    np.testing.assert_allclose(world.trust[4, :4], 3 / 5)
     assert (world.trust == world.trust.T).all()
