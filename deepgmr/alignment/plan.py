@@ -42,7 +42,7 @@ class Plan:
         """
         wanted, path, doubted = [], world.path, world.path * world.trust < self.settings.doubt
         unsure = (path < self.settings.sure) | world.vague(size, self.settings)
-        meeting = self._meeting(unsure, world.counts, world.forest.poses, path > 0)
+        meeting = self._meeting(world, unsure)
         for first, second in zip(*np.triu_indices(len(self.sketches.levels), 1), strict=True):
             pair = int(first), int(second)
             if pair in self.tried:
@@ -92,13 +92,11 @@ class Plan:
                 chosen.append(pair)
         return chosen
 
-    def _meeting(
-        self, unsure: np.ndarray, accepted: np.ndarray, poses: np.ndarray, together: np.ndarray
-    ) -> dict[tuple[int, int], float]:
+    def _meeting(self, world: World, unsure: np.ndarray) -> dict[tuple[int, int], float]:
         """The share of both scans that meets as they are placed, where trying them would say more."""
-        found = {}
-        few = accepted < self.settings.held
-        for first, second in zip(*np.nonzero(np.triu(together, 1)), strict=True):
+        found, poses = {}, world.forest.poses
+        few = world.counts < self.settings.held
+        for first, second in zip(*np.nonzero(np.triu(world.path > 0, 1)), strict=True):
             pair = int(first), int(second)
             if pair in self.tried or not (unsure[pair] or few[first] or few[second]):
                 continue

@@ -56,13 +56,8 @@ class AlignmentSettings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            most = 1.0 if name in _SHARES or name == "surest" else math.inf
-            if (
-                not math.isfinite(value)
-                or value < 0
-                or value > most
-                or (value == 0 and name not in ("harder", "alternatives"))
-            ):
+            most = 1.0 if name in _SHARES else math.inf
+            if not math.isfinite(value) or not 0 <= value <= most or (value == 0 and name not in _MAY_BE_ZERO):
                 upper = " and at most 1" if most == 1.0 else ""
                 raise InvalidConfig(f"`alignment.{name}` must be a finite number above 0{upper}, got {value}")
 

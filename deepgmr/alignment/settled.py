@@ -26,10 +26,8 @@ class World:
     bonds: list[Bond]
     chosen: dict[int, int]  # rows of the forest's table that are accepted, by the number of the bond
     probability: np.ndarray  # (B,) that a bond's motion, as chosen or as answered, is right
-    path: (
-        np.ndarray
-    )  # (V, V) that two scans lie right to one another, if answers err apart; zero in different components
-    trust: np.ndarray  # (V, V) what that is worth: the share of sure answers that are accepted, where it is least
+    path: np.ndarray  # (V, V) that two scans lie right to one another, if answers err apart; zero between components
+    trust: np.ndarray  # (V, V) what that is worth: the share of sure answers that nothing faults, where it is least
 
     @property
     def components(self) -> list[list[int]]:
