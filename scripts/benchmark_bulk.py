@@ -15,7 +15,9 @@ from deepgmr.cli.studies import listed, options, run
 def measured(given: argparse.Namespace, watch: Any) -> dict[str, Any]:
     from deepgmr.evaluation import bulk
 
-    return bulk.measure(pairs=given.pairs, seed=given.seed, ways=given.ways or bulk.WAYS, watch=watch)
+    return bulk.measure(
+        pairs=given.pairs, seed=given.seed, ways=given.ways or bulk.WAYS, known=given.known, watch=watch
+    )
 
 
 def main() -> int:
@@ -23,6 +25,7 @@ def main() -> int:
     parser.set_defaults(threads=2)
     parser.add_argument("--pairs", type=int, default=3_000, help="[default: %(default)s]")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--known", action="store_true", help="every pair comes with a motion near the true one")
     parser.add_argument(
         "--ways", type=listed, metavar="A,B", help="loop, local N or ray N [default: loop,local 1,local 2]"
     )

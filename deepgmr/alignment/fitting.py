@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from deepgmr.alignment.bonds import Bond
-from deepgmr.alignment.forest import LEVER, Forest, neighbours, reached, spanning
+from deepgmr.alignment.forest import LEVER, Forest, spanning
 from deepgmr.alignment.settings import AlignmentSettings
 from deepgmr.alignment.worlds import agreement
 from deepgmr.posegraph.graph import Edge, optimised, typical
@@ -63,13 +63,9 @@ def telling(forest: Forest, chosen: dict[int, int], settings: AlignmentSettings)
 
 def _holding(forest: Forest, rows: list[int]) -> dict[int, int]:
     """The ties of the forest without which rows would not hold its trees together, by the numbers of their bonds."""
-    table, kept = forest.table, list(rows)
-    found = {}
-    for row in forest.rows:
-        if int(table.second[row]) not in reached(neighbours(table, kept), int(table.first[row])):
-            kept.append(row)
-            found[int(table.bond[row])] = row
-    return found
+    table = forest.table
+    held = set(spanning(table, np.array([*rows, *forest.rows], dtype=np.int64))) - set(rows)
+    return {int(table.bond[row]): row for row in forest.rows if row in held}
 
 
 def best_rows(forest: Forest, ratio: np.ndarray) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -97,12 +98,15 @@ class Forest:
 
     def side(self, row: int) -> np.ndarray:
         """(V,) the smaller of the two parts that a tree falls into without one of its rows."""
-        near = neighbours(self.table, [each for each in self.rows if each != row])
-        ends = [reached(near, int(end[row])) for end in (self.table.second, self.table.first)]
+        ends = [reached(self._near, int(end[row]), row) for end in (self.table.second, self.table.first)]
         chosen = min(ends, key=len)
         side = np.zeros(self.table.count, dtype=bool)
         side[chosen] = True
         return side
+
+    @cached_property
+    def _near(self) -> list[list[tuple[int, int, bool]]]:
+        return neighbours(self.table, self.rows)
 
     def without(self, rows: set[int]) -> Forest:
         return Forest.of(self.table, tuple(row for row in self.rows if row not in rows))
@@ -116,7 +120,7 @@ class Forest:
 
         One from a scan to itself; zero between trees.
         """
-        count, near = self.table.count, neighbours(self.table, self.rows)
+        count, near = self.table.count, self._near
         found = np.eye(count)
         for root in np.unique(self.tree):
             met, ahead = [root], [root]
@@ -159,13 +163,13 @@ def neighbours(table: Table, rows: tuple[int, ...] | list[int]) -> list[list[tup
     return near
 
 
-def reached(near: list[list[tuple[int, int, bool]]], start: int) -> list[int]:
-    """The scans that hang together with one."""
+def reached(near: list[list[tuple[int, int, bool]]], start: int, without: int) -> list[int]:
+    """The scans that hang together with one, but for one of the rows."""
     found = {start: None}
     ahead = [start]
     while ahead:
-        for there, *_ in near[ahead.pop()]:
-            if there not in found:
+        for there, row, _ in near[ahead.pop()]:
+            if row != without and there not in found:
                 found[there] = None
                 ahead.append(there)
     return list(found)

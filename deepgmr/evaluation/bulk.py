@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepgmr.bulk import bulk, read_pairs
 from deepgmr.bulk.node import Node
 from deepgmr.bulk.parts import Parts
-from deepgmr.datasets.pairs.kinds import cases
+from deepgmr.datasets.pairs.kinds import Case, cases
+from deepgmr.datasets.suites.fixed import nearest_rigid
 from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.evaluation.running import processor_seconds
+from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.registrar import Registrar
 
 STUDY = "bulk"
@@ -31,16 +34,25 @@ WAYS = ("loop", "local 1", "local 2")
 POINTS = 300  # of a cloud
 SOURCES = 10  # that meet a target
 BLOCKS = 4
+OFF = 0.02  # radian and lengths: a standard deviation of what is known of a motion, where something is
 Spent = tuple[float, float]  # seconds of the clock, and of the processors
+Named = tuple[str, str, list[float] | None]  # files of a source and a target, and what is known of the motion
 _PART = 256  # answers, as a part holds at most
 
 
-def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, watch: Watch | None = None) -> Result:
-    """A row a way: pairs a second, CPU time a pair, and what that is beside the bare loop; and what is kept."""
+def measure(
+    *, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, known: bool = False, watch: Watch | None = None
+) -> Result:
+    """A row a way: pairs a second, CPU time a pair, and what that is beside the first way; and what is kept.
+
+    If `known`, the motion of every pair is known nearly: it is refined, and nothing is searched for.
+    """
     watch = watch or Watch()
     registrar = Registrar.load()
     size = max(pairs // BLOCKS, 2)
-    about = provenance(pairs=size * BLOCKS, blocks=BLOCKS, seed=seed, points=POINTS, bundle=registrar.bundle.id)
+    about = provenance(
+        pairs=size * BLOCKS, blocks=BLOCKS, seed=seed, points=POINTS, known=known, bundle=registrar.bundle.id
+    )
     result: Result = {"study": STUDY, "provenance": about, "ways": [], "kept": []}
     starts: dict[str, list[Spent]] = {way: [] for way in ways}
     spent: dict[str, list[Spent]] = {way: [] for way in ways}
@@ -49,7 +61,7 @@ def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, wa
         for block in range(BLOCKS):
             place = Path(folder, str(block))
             place.mkdir()
-            table = write_pairs(place, size, seed * BLOCKS + block)
+            table = write_pairs(place, size, seed * BLOCKS + block, known=known)
             for turn in range(len(ways)):
                 way = ways[(block + turn) % len(ways)]
                 watch.progress(f"block {block + 1}: {way}", (block * len(ways) + turn) / BLOCKS / len(ways))
@@ -65,26 +77,36 @@ def measure(*, pairs: int = 3_000, seed: int = 0, ways: Sequence[str] = WAYS, wa
     return result
 
 
-def write_pairs(folder: Path, pairs: int, seed: int) -> list[tuple[str, str]]:
+def write_pairs(folder: Path, pairs: int, seed: int, *, known: bool = False) -> list[Named]:
     """Clouds as files, tables of all and of two pairs of them (all.parquet, two.parquet), and the pairs."""
     import pyarrow
     from pyarrow import parquet
 
-    rng, named = np.random.default_rng(seed), list[tuple[str, str]]()
+    rng, named = np.random.default_rng(seed), list[Named]()
+    noise = torch.Generator().manual_seed(seed)
     for number, case in enumerate(cases(-(-pairs // SOURCES), seed, kinds=("crop70",))):
         target = str(folder / f"{number}.npy")
         np.save(target, case.target.numpy()[rng.permutation(len(case.target))[:POINTS]])
         for other in range(min(SOURCES, pairs - len(named))):
             source = str(folder / f"{number}-{other}.npy")
             np.save(source, case.source.numpy()[rng.permutation(len(case.source))[:POINTS]])
-            named.append((source, target))
+            named.append((source, target, _nearly(case, noise) if known else None))
     for name, chosen in (("all", named), ("two", named[:2])):
-        sources, targets = zip(*chosen, strict=True)
-        parquet.write_table(pyarrow.table({"source": sources, "target": targets}), folder / f"{name}.parquet")
+        columns = dict(zip(("source", "target", "initial"), map(list, zip(*chosen, strict=True)), strict=True))
+        if not known:
+            del columns["initial"]
+        parquet.write_table(pyarrow.table(columns), folder / f"{name}.parquet")
     return named
 
 
-def _timed(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], way: str) -> tuple[Spent, Spent]:
+def _nearly(case: Case, generator: torch.Generator) -> list[float]:
+    """A motion near the true one, as tables have it."""
+    off = RigidTransform.exp(OFF * torch.randn(6, generator=generator, dtype=torch.float64))
+    matrix = (off @ RigidTransform.from_matrix(torch.from_numpy(case.target_from_source))).matrix
+    return nearest_rigid(matrix.numpy()[None])[0].ravel().tolist()
+
+
+def _timed(registrar: Registrar, folder: Path, table: Sequence[Named], way: str) -> tuple[Spent, Spent]:
     """What two pairs take, nearly all of it the start of the workers, and what all pairs do."""
     engine, _, count = way.partition(" ")
     spent = []
@@ -99,12 +121,13 @@ def _timed(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]],
     return spent[0], spent[1]
 
 
-def _loop(registrar: Registrar, table: Sequence[tuple[str, str]]) -> None:
+def _loop(registrar: Registrar, table: Sequence[Named]) -> None:
     scans: dict[str, Any] = {}
-    for source, target in table:
+    for source, target, initial in table:
         if target not in scans:
             scans = {target: registrar.prepare(target)}  # what a careful loop does
-        registrar.register(source, scans[target])
+        known = None if initial is None else np.reshape(initial, (4, 4))
+        registrar.register(source, scans[target], initial=known)
 
 
 def _rows(pairs: int, starts: dict[str, list[Spent]], spent: dict[str, list[Spent]]) -> list[Result]:
@@ -132,7 +155,7 @@ def _rows(pairs: int, starts: dict[str, list[Spent]], spent: dict[str, list[Spen
     return rows
 
 
-def _kept(registrar: Registrar, folder: Path, table: Sequence[tuple[str, str]], output: Path) -> Result:
+def _kept(registrar: Registrar, folder: Path, table: Sequence[Named], output: Path) -> Result:
     """What the answers of a block weigh and take to be kept, how unlike its pairs are, and what a worker held."""
     from pyarrow import parquet
 
