@@ -97,7 +97,7 @@ def variants(registrar: Registrar) -> dict[str, Registrar]:
 
 def untrained(looks: Sequence[LookSettings]) -> list[Any]:
     """Looks, as settings are replaced by, with the search that needs no training in the network's place."""
-    return [to_plain(replace(look, learned=False, described=True)) for look in looks]
+    return [to_plain(replace(look, learned=False, patches=False, described=True)) for look in looks]
 
 
 def network_only(registrar: Registrar) -> Registrar:

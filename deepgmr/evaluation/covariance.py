@@ -24,6 +24,8 @@ from deepgmr.evaluation.results import Result, Watch, as_table, provenance
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.pipeline.answer import Registration
 from deepgmr.pipeline.registrar import Registrar
+from deepgmr.pipeline.settings import LookSettings
+from deepgmr.plain import to_plain
 
 STUDY = "covariance"
 WITHIN = 12.591587  # of chi-squared with 6 degrees of freedom 95 % lie below
@@ -31,7 +33,7 @@ MEASURED = tuple(kind for kind in (*KINDS, *MORE_KINDS) if kind not in ("unrelat
 APART = 1.5  # spacings of the source beyond which an answer is in another minimum
 _POINTS = 6_000  # of the source that say so, as many as are fitted
 FAR = np.radians(15.0)  # beyond it an answer is right by a symmetry, and its error is not that of a fit
-_LOOK = {"learned": False, "described": False, "grid": 0, "correlated": 0, "mixtures": False, "detail": 0, "refined": 1}
+_LOOK = to_plain(LookSettings(refined=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,9 +52,23 @@ def agreed(
     weight = torch.cat([weight[..., :1], weight], dim=-1) + 1e-9
     aligned = align_few(*(each.cpu().numpy() for each in (rows(a, index), rows(b, index), weight)))
     motions = RigidTransform(*(torch.from_numpy(part).to(a.device) for part in aligned))
-    gap = (motions.apply(a.unsqueeze(-3)) - b.unsqueeze(-3)).norm(dim=-1) / (settings.meeting * tolerance)  # (S, M)
+    return motions, supports(motions, a, b, m, n, tolerance=tolerance, settings=settings).sum(-1)
+
+
+def supports(
+    motions: RigidTransform,
+    a: Tensor,
+    b: Tensor,
+    m: Tensor,
+    n: Tensor,
+    *,
+    tolerance: float | Tensor,
+    settings: AgreeSettings,
+) -> Tensor:
+    """How far (S, M) each of the matches of places a, b (M, 3) with normals m, n agrees with each of motions (S,)."""
+    gap = (motions.apply(a.unsqueeze(-3)) - b.unsqueeze(-3)).norm(dim=-1) / (settings.meeting * tolerance)
     facing = (motions.rotate(m.unsqueeze(-3)) * n.unsqueeze(-3)).sum(-1).clamp_min(0)
-    return motions, (torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing).sum(-1)
+    return torch.exp(-gap.square().clamp_max(_NEGLIGIBLE)) * facing
 
 
 def _consistency(

@@ -17,9 +17,10 @@ from deepgmr.pipeline.pace import TimeUp, check
 from deepgmr.pipeline.partial import descend_together
 from deepgmr.pipeline.propose.descriptors import describe
 from deepgmr.pipeline.propose.grid import coarse, grid_motions
-from deepgmr.pipeline.propose.learned import match_nodes
+from deepgmr.pipeline.propose.learned import LearnedMatches, match_nodes
 from deepgmr.pipeline.propose.matches import Matches, match
 from deepgmr.pipeline.propose.mixtures import mixture_motion
+from deepgmr.pipeline.propose.patches import match_inside, patch_motions
 from deepgmr.pipeline.rank import Terms, distinct, first_look, measure
 from deepgmr.pipeline.refine import refine
 from deepgmr.pipeline.scan import Level
@@ -68,12 +69,15 @@ def _proposed(look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTr
     if look.mixtures:
         with clock("mixtures"):
             yield "mixtures", mixture_motion(whole_network(), *levels)
-    if look.learned:
+    if look.learned or look.patches:
         with clock("network"):
-            found = search.learned or match_nodes(search.bundle.network, *levels)
+            found = search.learned or match_nodes(search.bundle.network, *levels, look.nodes)
             if not search.looks:  # else what was ranked before was ranked without it
                 search.learned = found
+    if look.learned:
         yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
+    if look.patches:
+        yield "patches", _inside(found, levels, search)
     if look.described:
         seen = search.pair.levels(look.detail) if look.detail else levels
         propose, agree = settings.propose, settings.agree
@@ -153,6 +157,18 @@ def _agreed(matches: Matches, levels: tuple[Level, Level], search: Search, *, to
     with search.clock("consistency"):
         motions, agreement = consistent_motions(matches, *levels, search.prior, settings, tolerance=tolerance)
         return motions[_distinct_hypotheses(motions, agreement, settings.kept, search)]
+
+
+def _inside(found: LearnedMatches, levels: tuple[Level, Level], search: Search) -> RigidTransform:
+    """The motions (H,) of pairs of patches that the network matched."""
+    settings, agree = search.settings.patches, search.settings.agree
+    with search.clock("patches"):
+        matches = match_inside(found, *levels, settings, search.settings.propose)
+        tolerance = max(settings.tolerance * max(level.spacing for level in levels), agree.least_tolerance)
+        motions, agreement = patch_motions(matches, *levels, settings, agree, tolerance=tolerance)
+        allowed = search.prior.allows(motions.rotation)
+        motions, agreement = motions[allowed], agreement[allowed]
+        return motions[_distinct_hypotheses(motions, agreement, agree.kept, search)]
 
 
 def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:

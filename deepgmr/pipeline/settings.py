@@ -7,7 +7,7 @@ in sizes (twice the root-mean-square radius of the larger cloud); angles are rad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deepgmr.errors import InvalidConfig
@@ -40,6 +40,8 @@ class LookSettings:
 
     mixtures: bool = False  # the motion of the DeepGMR network, between whole clouds
     learned: bool = False  # matches of the overlap network
+    patches: bool = False  # matches of histograms inside the patches that it matched
+    nodes: int = 0  # of each cloud that it matches; 0: as many as it was trained with
     described: bool = False  # matches of histograms, without training
     grid: int = 0  # hypotheses from the rotation grid
     correlated: int = 0  # hypotheses from dominant normals and phase correlation ...
@@ -58,7 +60,7 @@ class SearchSettings:
         LookSettings(described=True, detail=5000, refined=24),
     )
     detailed: tuple[LookSettings, ...] = (  # where there is more detail than is searched
-        LookSettings(correlated=12, evident=True, learned=True, refined=6),
+        LookSettings(correlated=12, evident=True, learned=True, patches=True, nodes=256, refined=8),
         LookSettings(correlated=64, described=True, refined=24),
         LookSettings(described=True, detail=5000, refined=24),
     )
@@ -128,6 +130,23 @@ class AgreeSettings:
     followers: int = 20  # matches that vote with each seed
     meeting: float = 1.5  # tolerances between the ends of a match that one standard deviation stands for
     kept: int = 48  # motions that get a first look
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Matches inside patches that the network matched, and the motions of single patches."""
+
+    pairs: int = 256  # of patches, the likeliest
+    members: int = 16  # components of a patch
+    matches: int = 12  # of a pair of patches
+    tolerance: float = 1.5  # how much a right match may change a length, spacings
+    apart: float = 1.0  # tolerances within which two matches are neighbours, which agree with anything
+    asked: int = 4  # matches of every pair, the clearest, that say which motions ...
+    followed: int = 64  # ... are worth fitting to all of them
+
+    def inside(self, agree: AgreeSettings) -> AgreeSettings:
+        """What agrees inside a patch."""
+        return replace(agree, apart=self.apart, seeds=1, followers=self.matches)
 
 
 @dataclass(frozen=True)
@@ -365,6 +384,7 @@ class Settings:
     propose: ProposeSettings = field(default_factory=ProposeSettings)
     correlation: CorrelationSettings = field(default_factory=CorrelationSettings)
     agree: AgreeSettings = field(default_factory=AgreeSettings)
+    patches: PatchSettings = field(default_factory=PatchSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
     descent: DescentSettings = field(default_factory=DescentSettings)
     rank: RankSettings = field(default_factory=RankSettings)

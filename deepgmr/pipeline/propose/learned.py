@@ -34,6 +34,11 @@ class LearnedMatches:
     source_has: Tensor  # (J,) probability of having one
     target_has: Tensor  # (K,)
 
+    @property
+    def clearly(self) -> Tensor:
+        """(J, K) how clearly each pair of nodes is each other's best, and both have a counterpart."""
+        return self.forth * self.back * self.source_has.unsqueeze(1) * self.target_has
+
     def makes_good(self, motions: RigidTransform) -> Tensor:
         """The mean log (H,) of the share of the matches that motions (H,) make good, over nodes that have a counterpart."""
         moved = motions.to(self.source_nodes.dtype).apply(self.source_nodes)
@@ -48,10 +53,13 @@ class LearnedMatches:
 
 
 @torch.inference_mode()
-def match_nodes(network: OverlapNetwork, source: Level, target: Level) -> LearnedMatches:
-    """The likeliest counterpart of every source node, likeliest first; nodes are components of their level."""
+def match_nodes(network: OverlapNetwork, source: Level, target: Level, nodes: int = 0) -> LearnedMatches:
+    """The likeliest counterpart of every source node, likeliest first; nodes are components of their level.
+
+    `nodes` of each cloud, where it has so many; 0 stands for as many as the network was trained with.
+    """
     spacing = max(source.spacing, target.spacing)
-    (x, at), (y, there) = (_nodes(network, level, spacing) for level in (source, target))
+    (x, at), (y, there) = (_nodes(level, spacing, nodes or network.config.nodes) for level in (source, target))
     prediction = asked(predicted, network, x, y)
     scores, index = prediction.log_matching()[0].max(dim=1)
     order = scores.argsort(descending=True, stable=True)
@@ -75,10 +83,15 @@ def predicted(network: OverlapNetwork, source: Nodes, target: Nodes) -> OverlapP
     return prediction
 
 
-def _nodes(network: OverlapNetwork, level: Level, spacing: float) -> tuple[Nodes, Tensor]:
-    count = min(network.config.nodes, len(level))
+def nodes_in(level: Level, count: int) -> tuple[Tensor, Tensor]:
+    """The rows (J,) of `count` components that cover a level evenly, or of all, and those about each (J, K)."""
+    count = min(count, len(level))
     chosen = level.made(("nodes", count), lambda: farthest_points(level.means[None], count)[0])
-    around = level.made(("around", count), lambda: level.around(chosen))
+    return chosen, level.made(("around", count), lambda: level.around(chosen))
+
+
+def _nodes(level: Level, spacing: float, count: int) -> tuple[Nodes, Tensor]:
+    chosen, around = nodes_in(level, count)
     return nodes_of(level.means, level.normals, around, spacing, chosen), chosen
 
 
