@@ -76,7 +76,7 @@ def _proposed(look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTr
                 search.learned = found
     if look.learned:
         yield "learned", _agreed(found.matches, levels, search, tolerance=settings.agree.slack * found.gap)
-    if look.patches:
+    if look.patches and min(map(len, levels)) >= settings.patches.finer * max(found.forth.shape):
         yield "patches", _inside(found, levels, search)
     if look.described:
         seen = search.pair.levels(look.detail) if look.detail else levels

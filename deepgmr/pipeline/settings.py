@@ -136,6 +136,7 @@ class AgreeSettings:
 class PatchSettings:
     """Matches inside patches that the network matched, and the motions of single patches."""
 
+    finer: float = 1.5  # times as many components as nodes, from which patches hold more than their nodes
     pairs: int = 256  # of patches, the likeliest
     members: int = 16  # components of a patch
     matches: int = 12  # of a pair of patches
