@@ -18,7 +18,7 @@ from deepgmr.datasets.pairs.posed import PosedScans
 from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
 from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.datasets.worlds.shapes import sample_shapes
-from deepgmr.errors import InvalidCloud, InvalidFile
+from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile
 from deepgmr.geometry.neighbours import farthest_points
 from deepgmr.io.addresses import cache_folder
 from deepgmr.networks.patches import Nodes, nodes_of
@@ -35,7 +35,7 @@ HELD_OUT = 32  # pairs of each kind in a validation ...
 KEPT = 128  # ... from so many scans
 _SPARSEST = 160  # points of a thinned shape: it gets no more nodes than that
 _FEWEST = 250  # points of a cropped shape, where the crop leaves so many
-_TRIES = 8  # pairs of one's own scans that are drawn for each that is used, at most
+_TRIES = 8  # pairs of one's own scans, or groups of others, that are drawn for each that is used, at most
 _COMPONENTS = (350, 1000)  # fewest and most that scans are reduced to
 
 
@@ -118,32 +118,43 @@ class BatchMaker(Dataset[OverlapBatch]):
         if kind == "own":
             return self._own(generator, held_out=held_out)
         if kind == "shape":
-            pairs, components = shape_pairs(GROUP, generator), None
+            found = self._group(lambda: shape_pairs(GROUP, generator), None)
         else:
             pool = self._scenes[kind]
             start = max(len(pool) - KEPT, 0)  # the last scans of the pool are for validation
             low, high = (start, len(pool)) if held_out else (0, max(start, 1))
-            pairs = pool.pairs(torch.randint(low, high, (GROUP,), generator=generator))
             components = int(torch.randint(*_COMPONENTS, (), generator=generator))
-        nodes = self.config.network.nodes
-        samples = [_sample(pairs, i, nodes, components) for i in range(GROUP)]
-        return joined(samples)
+            found = self._group(lambda: pool.pairs(torch.randint(low, high, (GROUP,), generator=generator)), components)
+        if found is None:
+            raise InvalidConfig(
+                f"`network.nodes` is {self.config.network.nodes}, and most clouds of `{kind}` have fewer components; ask for "
+                "fewer"
+            )
+        return found
 
     def _own(self, generator: torch.Generator, *, held_out: bool) -> OverlapBatch:
-        """Pairs of one's own scans; others where two are so unlike in size that one has fewer components than nodes."""
+        """Pairs of one's own scans."""
         assert self._scans is not None  # `prepare` came first
-        components = int(torch.randint(*_COMPONENTS, (), generator=generator))
+        scans, components = self._scans, int(torch.randint(*_COMPONENTS, (), generator=generator))
+        found = self._group(lambda: scans.draw(generator, self.config.data.points, held_out=held_out), components)
+        if found is None:
+            raise InvalidFile(
+                f"{self.own}: most pairs of scans have fewer than {self.config.network.nodes} places in common detail to "
+                "learn from; keep more points of each (`deepgmr shard --points`)"
+            )
+        return found
+
+    def _group(self, draw: Callable[[], PairBatch], components: int | None) -> OverlapBatch | None:
+        """Pairs as they are drawn; others where two are so unlike that one has fewer components than nodes."""
         samples: list[OverlapBatch] = []
         for _ in range(_TRIES * GROUP):
-            pair = self._scans.draw(generator, self.config.data.points, held_out=held_out)
-            with suppress(InvalidCloud):
-                samples.append(_sample(pair, 0, self.config.network.nodes, components))
-            if len(samples) == GROUP:
-                return joined(samples)
-        raise InvalidFile(
-            f"{self.own}: most pairs of scans have fewer than {self.config.network.nodes} places in common detail to learn "
-            "from; keep more points of each (`deepgmr shard --points`)"
-        )
+            pairs = draw()
+            for i in range(len(pairs)):
+                with suppress(InvalidCloud):
+                    samples.append(_sample(pairs, i, self.config.network.nodes, components))
+            if len(samples) >= GROUP:
+                return joined(samples[:GROUP])
+        return None
 
 
 def shape_pairs(count: int, generator: torch.Generator) -> PairBatch:

@@ -78,6 +78,25 @@ def test_workers_make_the_same_batches(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("poor", [1, 10**6])
+def test_pairs_of_fewer_components_than_nodes_are_drawn_again(monkeypatch: pytest.MonkeyPatch, poor: int) -> None:
+    drawn = []
+
+    def draw(count: int, generator: torch.Generator):  # type: ignore[no-untyped-def]
+        pairs = shape_pairs(count, generator)
+        drawn.append(pairs if len(drawn) >= poor else replace(pairs, source=pairs.source[:, :20], source_index=None))
+        return drawn[-1]
+
+    monkeypatch.setattr(node_pairs, "shape_pairs", draw)
+    maker = BatchMaker(TINY, "nowhere")
+    if poor == 1:
+        assert maker.group(11, 0).same.shape == (8, 32, 32)
+        assert len(drawn) == 2
+    else:
+        with pytest.raises(InvalidConfig, match=r"`network.nodes` is 32, .* `shape` have fewer"):
+            maker.group(11, 0)
+
+
 def test_labels_agree_with_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made again by hand from the clouds of one group."""
     kept = {}
