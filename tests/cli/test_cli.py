@@ -658,12 +658,9 @@ def test_every_preset_registers_the_sample_pair(
     _assert_registers(pair, read_transform(sample / "sample_target_from_source.txt"), printed)
     trace, answer = json.loads((tmp_path / "trace.json").read_text()), json.loads(printed)
     assert len(trace["looks"]) == answer["stats"]["looks"] == {"thorough": 3}.get(preset, 1)
-    rooms = (
-        ["learned", "correlated", "as they are"]
-        if preset == "fast"
-        else ["learned", "patches", "correlated", "as they are"]
-    )
-    assert list(trace["looks"][0]["proposed"]) == (["mixtures"] if preset == "paper" else rooms)
+    patches = [] if preset == "fast" else ["patches"]
+    rooms = ["mixtures"] if preset == "paper" else ["learned", *patches, "correlated", "as they are"]
+    assert list(trace["looks"][0]["proposed"]) == rooms
     assert trace["evidence"]["score"] == pytest.approx(answer["score"])
 
 
