@@ -29,15 +29,11 @@ class LearnedMatches:
     gap: float  # between neighbouring nodes: how far apart the ends of a right match may lie
     source_nodes: Tensor  # (J, 3) in the frame
     target_nodes: Tensor  # (K, 3)
+    clearly: Tensor  # (J, K) log of how clearly each pair is each other's best, and both have a counterpart
     forth: Tensor  # (J, K) probability of each counterpart of a source node, if it has one
     back: Tensor  # (J, K) and of a target node
     source_has: Tensor  # (J,) probability of having one
     target_has: Tensor  # (K,)
-
-    @property
-    def clearly(self) -> Tensor:
-        """(J, K) how clearly each pair of nodes is each other's best, and both have a counterpart."""
-        return self.forth * self.back * self.source_has.unsqueeze(1) * self.target_has
 
     def makes_good(self, motions: RigidTransform) -> Tensor:
         """The mean log (H,) of the share of the matches that motions (H,) make good, over nodes that have a counterpart."""
@@ -61,7 +57,8 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level, nodes: in
     spacing = max(source.spacing, target.spacing)
     (x, at), (y, there) = (_nodes(level, spacing, nodes or network.config.nodes) for level in (source, target))
     prediction = asked(predicted, network, x, y)
-    scores, index = prediction.log_matching()[0].max(dim=1)
+    clearly = prediction.log_matching()[0]
+    scores, index = clearly.max(dim=1)
     order = scores.argsort(descending=True, stable=True)
     similarity = prediction.similarity[0]
     return LearnedMatches(
@@ -71,6 +68,7 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level, nodes: in
         gap=spacing * max(_gap(x), _gap(y)),
         source_nodes=source.means[at],
         target_nodes=target.means[there],
+        clearly=clearly,
         forth=similarity.softmax(1),
         back=similarity.softmax(0),
         source_has=torch.sigmoid(prediction.source_overlap[0]),
