@@ -35,6 +35,7 @@ class AlignmentSettings:
     harder: int = 3  # pairs of a scan that are searched with every look, where the scans are still in parts
     least: float = 0.5  # probability from which two parts are one
     chance: float = 0.5  # probability that an answer which is wrong agrees with others that are, where shapes repeat
+    voices: float = 8.0  # power of the share that meets, of what two answers about the same count for as one
     hardly: float = 3.0  # nats by which a place may be worse that is told more precisely
     vaguer: float = 2.0  # times the deviation by which others tell the same from which an answer does not pull
     alternatives: int = 3  # of an answer that are considered

@@ -90,7 +90,7 @@ def believed(
         row = chosen.get(number, row)
         together = path[bonds[number].first, bonds[number].second]
         shares[number] = probability.get(row, together * share_of(forest, ratio, row))
-    return World(forest, bonds, chosen, shares, path, _trust(forest, bonds, chosen, settings))
+    return World(forest, bonds, chosen, shares, path, _trust(forest, bonds, chosen, settings, alike))
 
 
 def _ties(
@@ -117,12 +117,15 @@ def _ties(
     return ties, {row for row in weakest if ties[row].probability < settings.least}
 
 
-def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: AlignmentSettings) -> np.ndarray:
+def _trust(
+    forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: AlignmentSettings, alike: Alike | None
+) -> np.ndarray:
     """(V, V) what answers that were sure of themselves are worth between two scans: the share of them that nothing faults.
 
     Those about either scan and all that are tied to it, or across any tie on the way, wherever it is least. One that is not
     accepted faults another one: either may be wrong. Where places repeat, answers are sure and contradict one another, and
-    those that do not may have erred together: that so many agree is no proof there.
+    those that do not may have erred together: that so many agree is no proof there, so of accepted answers, as of others,
+    those about scans that are all but wholly `alike` share one voice.
     """
     tied = np.eye(forest.table.count)
     said = []  # first, second, and whether it is accepted
@@ -133,16 +136,23 @@ def _trust(forest: Forest, bonds: list[Bond], chosen: dict[int, int], settings: 
         if bond.odds[0] >= settings.doubt / (1 - settings.doubt):
             said.append((bond.first, bond.second, row is not None and forest.table.hypothesis[row] == 0))
     first, second, accepted = np.array(said, dtype=np.int64).reshape(-1, 3).T
+    same = np.eye(forest.table.count) if alike is None else alike(forest.poses, forest.tree) ** settings.voices
+    voices = np.zeros((2, len(said)))  # of those that are not accepted, and of those that are
+    for row in (0, 1):
+        those = np.flatnonzero(accepted == row)
+        a, b = first[those], second[those]
+        together = np.maximum(same[np.ix_(a, a)] * same[np.ix_(b, b)], same[np.ix_(a, b)] * same[np.ix_(b, a)])
+        voices[row, those] = 1 / together.sum(axis=1)
     good, bad = np.zeros((2, forest.table.count))
     for ends in (first, second):
-        np.add.at(good, ends, accepted)
-        np.add.at(bad, ends, 1 - accepted)
+        np.add.at(bad, ends, voices[0])
+        np.add.at(good, ends, voices[1])
     near = _unfaulted(tied @ good, tied @ bad)
     across = {}
     for row in forest.rows:
         side = forest.side(row)
         crossing = (side[first] != side[second]) & (forest.tree[first] == forest.tree[second])
-        across[row] = float(_unfaulted(accepted[crossing].sum(), (1 - accepted[crossing]).sum()))
+        across[row] = float(_unfaulted(*voices[::-1, crossing].sum(axis=1)))
     return np.minimum(forest.along(across, np.minimum), np.minimum(near[:, None], near))
 
 

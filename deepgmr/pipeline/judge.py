@@ -23,6 +23,7 @@ FEATURES = {  # of the confidence: whether the more of it there is, the more (+1
     "looseness": -1,
     "relief": 1,
     "contradiction": -1,
+    "matched": 1,
     "log_observability": 1,
     "log_stray": -1,
 }
@@ -84,7 +85,7 @@ class Status(Worded):
 class Evidence:
     """What speaks for and against an answer; every number is free of units.
 
-    `misfit`, `looseness`, `relief` and `contradiction` are those of `deepgmr.pipeline.rank.Terms`, at the answer.
+    From `misfit` to `matched` they are those of `deepgmr.pipeline.rank.Terms`, at the answer.
     """
 
     score: float  # of the answer, in [0, 1]
@@ -97,6 +98,7 @@ class Evidence:
     looseness: float
     relief: float
     contradiction: float
+    matched: float  # what is typical of right answers where the network was not asked
     accidents: float  # log of how many motions would bring unrelated surfaces as close by chance
     observability: float  # least over largest eigenvalue of the information of the matched points
     # how far from the initial motion that it was fitted to, in what that may be off; 0 if searched for
@@ -114,13 +116,15 @@ def weigh(
     *,
     detailed: bool,
     observability: float,
+    matched: float | None = None,
 ) -> Evidence:
     """What speaks for the first of P different poses, the answer, against the others.
 
     The poses share out the probability as their plausibilities say; a pose that puts the source where the answer does,
     by a symmetry, counts for the answer. Where `levels` are `detailed`, a symmetry is one that leaves nothing of one of
     the two clouds without a place: shelves moved by a bay lie near themselves, but for what stands in the last one.
-    How well the answer is determined, its `observability`, is not known here.
+    How well the answer is determined, its `observability`, is not known here, nor what share to take for `matched` where
+    the terms were measured without the network.
     """
     plausibility = ranking.plausibility(terms).double()
     behind = plausibility[0] - plausibility  # nats (P,)
@@ -147,6 +151,7 @@ def weigh(
         looseness=answer["looseness"],
         relief=answer["relief"],
         contradiction=answer["contradiction"],
+        matched=answer["matched"] if matched is None else math.log(matched),
         accidents=-math.inf,
         observability=observability,
     )
@@ -163,6 +168,7 @@ def features(evidence: Evidence, settings: JudgeSettings) -> dict[str, float]:
         "looseness": evidence.looseness,
         "relief": evidence.relief,
         "contradiction": evidence.contradiction,
+        "matched": evidence.matched,
         "log_observability": math.log10(max(evidence.observability, settings.least_observability)),
         "log_stray": math.log(evidence.stray + settings.least_stray),
     }

@@ -56,6 +56,7 @@ def fitted(search: Search) -> tuple[Polished, Evidence]:
             settings.rank,
             detailed=search.detailed,
             observability=answer.uncertainty.observability,
+            matched=settings.judge.typical_matched,
         )
     return answer, replace(alone, stray=_stray(search, answer.target_from_source))
 

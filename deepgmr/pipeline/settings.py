@@ -369,6 +369,7 @@ class JudgeSettings:
     least_observability: float = 1e-4
     least_stray: float = 1.0  # reaches of the initial motion: having stayed closer than that says nothing
     typical_observability: float = 0.1  # before it is known
+    typical_matched: float = 0.07  # share of its matches that a right answer makes good, where no network was asked
     unrivalled: float = 0.5  # most that is believed of the only motion that was looked at
     odd_size: float = 3.0  # ratio of the sizes worth a word where the answer is in doubt ...
     odd_size_sure: float = 6.0  # ... and in any case

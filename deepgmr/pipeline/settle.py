@@ -85,6 +85,7 @@ def weigh_first(search: Search, *, observed: float | None = None) -> Evidence:
             settings.rank,
             detailed=search.detailed,
             observability=known,
+            matched=settings.judge.typical_matched if search.learned is None else None,
         )
         if not any(look.settings.refined for look in search.looks):  # nobody looked for a rival
             evidence = replace(evidence, share=min(evidence.share, settings.judge.unrivalled))

@@ -26,6 +26,7 @@ _WORDS = {  # of a feature of the confidence: what it asks, and the value that s
     "looseness": ("So does everything within reach", "as close as by chance"),
     "relief": ("What meets has relief", "as flat as by chance"),
     "contradiction": ("Nothing fits nothing amid what fits", "nothing amiss"),
+    "matched": ("Nodes meet the nodes that the network matched", "as is typical"),
     "log_observability": ("The geometry holds every direction", "as firmly as is typical"),
     "log_stray": ("Close to the initial motion", "as far as that may be off"),
 }
@@ -73,6 +74,7 @@ def _neutral(judge: JudgeSettings, rank: RankSettings) -> dict[str, float]:
         "margin": 0.0,
         "log_overlap": math.log(1 + judge.least_overlap),
         **{name: by_chance(name) for name in ("misfit", "looseness", "relief")},
+        "matched": math.log(judge.typical_matched),
         "log_observability": math.log10(judge.typical_observability),
     }
 
@@ -87,6 +89,7 @@ def _values(scene: Scene) -> dict[str, str]:
         "log_overlap": f"{100 * min(evidence.source_overlap, evidence.target_overlap):.0f} %",
         **{name: f"{math.exp(getattr(evidence, name)):.2f} spacings" for name in ("misfit", "looseness", "relief")},
         "contradiction": f"{evidence.contradiction:.2f}",
+        "matched": f"{math.exp(evidence.matched):.2f} of them",
         "log_observability": f"{evidence.observability:.2g}",
         "log_stray": f"{evidence.stray:.2f} times what it may be off" if evidence.stray else "searched for",
     }

@@ -285,3 +285,26 @@ def test_where_sure_answers_contradict_one_another_less_is_believed() -> None:
     # and of three that tie the last to any, one is not accepted
     np.testing.assert_allclose(world.trust[4, :4], 3 / 5)
     assert (world.trust == world.trust.T).all()
+
+
+def test_a_dozen_scans_of_one_spot_are_one_voice() -> None:
+    """Five scans that are laid on one spot agree ten times over; two answers, about one more, contradict each other."""
+    rng = np.random.default_rng(8)
+    poses = np.array([random_pose(rng, 0.3) for _ in range(6)])
+    bonds = [right(poses, a, b, rng, 99.0) for a, b in itertools.combinations(range(5), 2)]
+    elsewhere = poses.copy()
+    elsewhere[5] = random_pose(rng)
+    bonds += [right(poses, 0, 5, rng, 99.0), right(poses, 1, 5, rng, 99.0), right(elsewhere, 2, 5, rng, 99.0)]
+    stack = np.eye(6)
+    stack[:5, :5] = 1.0
+
+    def trust(same: np.ndarray) -> np.ndarray:
+        return believed(bonds, 6, 1.0, SETTINGS, None, lambda of, tree: same, starts=1).trust
+
+    apart = trust(np.eye(6))
+    np.testing.assert_allclose(apart, believed(bonds, 6, 1.0, SETTINGS, starts=1).trust)
+    # about each of the five and all that are tied to it: ten answers among them, two or three with the last, one not accepted
+    assert apart[3, 4] == (4 * 5 + 2 + 1) / (4 * 5 + 2 + 2 * 1 + 1)
+    # the ten are one voice, two of five scans being in each, and those to the last one more, half of it each
+    together = trust(stack)
+    np.testing.assert_allclose(together[3, 4], (2 + 1 + 1) / (2 + 1 + 2 * 1 + 1))

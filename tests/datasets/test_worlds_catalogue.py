@@ -59,6 +59,8 @@ def test_clouds_are_always_the_same_and_of_any_size(name: str) -> None:
         ("streets", {"near": 50, "far": 20}),
         ("fragments", {"low": 0.5, "high": 0.2}),
         ("fragments", {"frames": 0}),
+        ("stands", {"apart": 1.5}),
+        ("stands", {"alike": -0.1}),
         ("forests", {"size": 2}),
         ("caves", {"length": 2}),
         ("parts", {"parts": 1}),

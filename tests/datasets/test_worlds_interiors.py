@@ -1,4 +1,4 @@
-"""Floors and warehouses: surfaces against the equations of their primitives, and what repeats against what tells."""
+"""Floors, warehouses and stands: surfaces against the equations of their primitives, and what repeats against what tells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from deepgmr.datasets.worlds.interiors import floor, floor_scene, warehouse, warehouse_scene
 from deepgmr.datasets.worlds.planned import Planned
 from deepgmr.datasets.worlds.sensors import BALL, BOX, CYLINDER, Scene
+from deepgmr.datasets.worlds.stands import stands_pair
 from deepgmr.datasets.worlds.triangles import of_scene
 
 BAY = np.array([2.7, 0, 0])
@@ -84,3 +85,21 @@ def test_racks_carry_their_loads_within_their_bays() -> None:
     assert (np.abs(scene.centre[:, 0]) <= length / 2 + 1e-4).all()
     low = scene.centre[:, 2] - np.abs(scene.linear[:, 2]).sum(axis=1)
     assert (low > -0.01).all() and (scene.centre[:, 2] < scene.walls[1, 2]).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_stands_in_sight_share_a_room_and_those_apart_do_not(seed: int) -> None:
+    """Against brute force: what lies within a tenth of a metre of the other scan, under the truth."""
+    shares = []
+    for apart in (0.0, 1.0):
+        plan = stands_pair(np.random.default_rng(seed), apart=apart)
+        source, target = plan.clouds(20_000)
+        laid = source @ plan.target_from_source[:3, :3].T + plan.target_from_source[:3, 3]
+        shares.append(float((cKDTree(target).query(laid)[0] < 0.1).mean()))
+        assert plan.overlap is not None and abs(shares[-1] - plan.overlap) < 0.2
+        assert plan.origins is not None
+        nearest = [
+            float(np.linalg.norm(c - at, axis=1).min()) for c, at in zip((source, target), plan.origins, strict=True)
+        ]
+        assert min(nearest) > 0.25  # nothing is nearer than the scanner sees, but for noise
+    assert shares[0] > 0.2 and shares[1] < 0.1

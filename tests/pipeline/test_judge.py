@@ -39,6 +39,7 @@ GOOD = Evidence(
     looseness=-1.5,
     relief=-0.6,
     contradiction=0.05,
+    matched=-0.8,
     accidents=-200.0,
     observability=0.1,
 )

@@ -19,7 +19,7 @@ from deepgmr.pipeline.trace import Trace
 from deepgmr.training import calibration
 from deepgmr.training.calibration import Ranked
 
-GOOD = Evidence(0.4, 6.0, 0.999, 6.0, 0.9, 0.8, -1.6, -1.5, -0.6, 0.05, -200.0, 0.1)
+GOOD = Evidence(0.4, 6.0, 0.999, 6.0, 0.9, 0.8, -1.6, -1.5, -0.6, 0.05, -0.8, -200.0, 0.1)
 
 
 def test_confidence_keeps_its_word_on_fresh_pairs() -> None:

@@ -129,6 +129,8 @@ PLACES: dict[str, Place] = {
     "drive 16": Place("streets", (8_000, 20_000), {"beams": 16, "near": 5.0, "far": 20.0}),
     "fragments": Place("fragments", (10_000, 150_000), {"low": 0.3, "high": 0.8}),
     "fragments low": Place("fragments", (10_000, 150_000), {"low": 0.1, "high": 0.3}),
+    "stands": Place("stands", (4_000, 100_000)),
+    "rooms apart": Place("stands", (4_000, 100_000), {"apart": 1.0}),  # of which nobody can be sure
     "forest": Place("forests", (20_000, 200_000), drawn={"size": (20.0, 80.0)}),
     "cave": Place("caves", (20_000, 200_000), drawn={"length": (20.0, 100.0)}),
     "part": Place("parts", (4_000, 100_000), drawn={"parts": (4.0, 12.0)}),

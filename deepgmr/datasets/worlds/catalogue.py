@@ -13,6 +13,7 @@ from deepgmr.datasets.worlds.interiors import floor, warehouse
 from deepgmr.datasets.worlds.models import part_pair, piece_pair, shot_pair, view_pair
 from deepgmr.datasets.worlds.nature import cave, forest
 from deepgmr.datasets.worlds.planned import Planned
+from deepgmr.datasets.worlds.stands import stands_pair
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ WORLDS: dict[str, World] = {
         numbers={"frames": "frames"},
         words={"low": {"low": 0.1, "high": 0.3}, "high": {"low": 0.3, "high": 0.8}},
     ),
+    "stands": World(stands_pair, words={"apart": {"apart": 1.0}}),
     "forests": World(forest, numbers={"size": "size"}),
     "caves": World(cave, numbers={"length": "length"}),
     "parts": World(part_pair, numbers={"parts": "parts"}),

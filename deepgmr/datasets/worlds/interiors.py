@@ -29,8 +29,11 @@ def floor(rng: np.random.Generator, *, rooms: float = 8) -> Planned:
     return _stretches(scene, length, rng, degrees=1.5, metres=0.3)
 
 
-def floor_scene(rng: np.random.Generator, rooms: int) -> tuple[Scene, float]:
-    """A floor around its middle, and its length in metres, along x."""
+def floor_scene(rng: np.random.Generator, rooms: int, *, alike: float = 0.8) -> tuple[Scene, float]:
+    """A floor around its middle, and its length in metres, along x.
+
+    alike  share of the five pieces that furnish every room which stand in their place there; others stand anywhere
+    """
     draw = Draw(torch.Generator().manual_seed(int(rng.integers(2**62))))
     b = Builder()
     pitch, deep, half_corridor, high = rng.uniform([3.0, 3.5, 0.8, 2.4], [5.0, 6.0, 1.5, 3.2])
@@ -38,7 +41,7 @@ def floor_scene(rng: np.random.Generator, rooms: int) -> tuple[Scene, float]:
     template = _several(5, rng, draw)
     stand = rng.uniform(0, 1, (len(template), 2))
     turn = rng.integers(4, size=len(template)) * np.pi / 2
-    spare = _several(6 * rooms, rng, draw)
+    spare, more = _several(6 * rooms, rng, draw), round(5 * (0.8 - alike))
     for side in (-1, 1):
         for room in range(rooms):
             left = -length / 2 + room * pitch
@@ -49,10 +52,10 @@ def floor_scene(rng: np.random.Generator, rooms: int) -> tuple[Scene, float]:
             corner = np.array([left + 0.5, across - deep / 2 + 0.5])
             free = np.array([pitch - 1, deep - 1])
             for k, piece in enumerate(template):
-                if rng.random() < 0.8:  # in its place, nearly
+                if rng.random() < alike:  # in its place, nearly
                     spot = corner + stand[k] * free + rng.normal(0, 0.15, 2)
                     place(b, piece, np.array([*spot, 0]), turn[k] + rng.normal(0, 0.1))
-            for _ in range(rng.integers(0, 4)):
+            for _ in range(rng.integers(0, 4) + more):
                 spot = corner + rng.random(2) * free
                 place(b, spare[rng.integers(len(spare))], np.array([*spot, 0]), rng.uniform(0, 2 * np.pi))
     half = np.array([length / 2, half_corridor + deep, high])
