@@ -139,10 +139,11 @@ def _trust(
     same = np.eye(forest.table.count) if alike is None else alike(forest.poses, forest.tree) ** settings.voices
     voices = np.zeros((2, len(said)))  # of those that are not accepted, and of those that are
     for row in (0, 1):
-        those = np.flatnonzero(accepted == row)
-        a, b = first[those], second[those]
-        together = np.maximum(same[np.ix_(a, a)] * same[np.ix_(b, b)], same[np.ix_(a, b)] * same[np.ix_(b, a)])
-        voices[row, those] = 1 / together.sum(axis=1)
+        a, b = first[accepted == row], second[accepted == row]
+        many = np.zeros_like(same)
+        np.add.at(many, (a, b), 1.0)
+        there, back = same @ many @ same, same @ many.T @ same  # both are the same where the two scans are
+        voices[row, accepted == row] = 1 / (there[a, b] + (1 - same[a, b]) * back[a, b])
     good, bad = np.zeros((2, forest.table.count))
     for ends in (first, second):
         np.add.at(bad, ends, voices[0])

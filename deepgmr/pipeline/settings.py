@@ -255,7 +255,7 @@ class DetailSettings:
     same: float = 2.0  # spacings of the level that is searched within which two poses are one
     noise: float = 1.0  # root mean square gaps, across what meets at a level, below which the next asks for no more
     least_gain: float = 0.7  # of the unit of the level before, beyond which a finer one would say nothing new
-    behind: float = 10.0  # nats behind the first from which a pose is given up
+    behind: float = 18.0  # nats behind the first from which a pose is given up
 
 
 @dataclass(frozen=True)
