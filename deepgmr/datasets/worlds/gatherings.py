@@ -14,7 +14,7 @@ from deepgmr.datasets.worlds.models import depth_image, model
 from deepgmr.datasets.worlds.planned import any_pose
 from deepgmr.datasets.worlds.sections import Draw, Floats, about
 from deepgmr.datasets.worlds.sensors import Scene, View
-from deepgmr.datasets.worlds.viewpoints import looking
+from deepgmr.datasets.worlds.viewpoints import looking, tripod
 from deepgmr.errors import InvalidConfig
 
 _HALF, _FAR = 0.26, 4.0  # of the camera at the turntable: tangent of its half-angle, and how far away it is
@@ -137,16 +137,4 @@ def _free(scene: Scene, stand: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _scanner(pose: Floats) -> View:
-    """One on a tripod, that sees all but what is steeply below."""
-    return View(
-        position=pose[:3, 3],
-        rotation=pose[:3, :3],
-        spinning=True,
-        low=np.array([-1.0, -np.pi]),
-        high=np.array([1.2, np.pi]),
-        near=0.3,
-        far=25.0,
-        noise=(0.004, 0.0),
-        dropout=0.02,
-        beams=64,
-    )
+    return tripod(pose[:3, 3], pose[:3, :3])

@@ -11,10 +11,10 @@ from deepgmr.datasets.worlds.interiors import floor_scene
 from deepgmr.datasets.worlds.planned import Planned, any_pose, inverse
 from deepgmr.datasets.worlds.sections import Floats, about
 from deepgmr.datasets.worlds.sensors import Scene, View
+from deepgmr.datasets.worlds.viewpoints import tripod
 from deepgmr.errors import InvalidConfig
 
 _ROOMS = (2, 5)  # a side, the last left out
-_REACH = 25.0  # metres that the scanner sees
 _FAR = 100.0  # metres: how far from its origin the source may stand
 _CLEAR = 0.5  # metres that nine tenths of the rays go at least: it does not stand inside of something
 _NEAR, _APART = (0.8, 4.0), 4.0  # metres between stands in sight of one another, and at least between others
@@ -79,18 +79,13 @@ def _places(scene: Scene, separate: bool, rng: np.random.Generator) -> list[Floa
 
 
 def _tripod(place: Floats, rng: np.random.Generator) -> View:
-    """A scanner that sees all but what is steeply below it, turned anyhow."""
-    return View(
-        position=place,
-        rotation=about(2, rng.uniform(-np.pi, np.pi, 1))[0],
-        spinning=True,
-        low=np.array([rng.uniform(-1.2, -0.8), -np.pi]),
-        high=np.array([rng.uniform(0.6, 1.5), np.pi]),
-        near=0.3,
-        far=_REACH,
-        noise=(rng.uniform(0.002, 0.01), 0.0),
-        dropout=0.02,
-        beams=64,
+    """One turned anyhow, that sees as much of what is above and below as it happens to."""
+    return tripod(
+        place,
+        about(2, rng.uniform(-np.pi, np.pi, 1))[0],
+        low=rng.uniform(-1.2, -0.8),
+        high=rng.uniform(0.6, 1.5),
+        noise=rng.uniform(0.002, 0.01),
     )
 
 

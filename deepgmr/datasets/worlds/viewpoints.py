@@ -37,6 +37,22 @@ def camera(position: Floats, direction: Floats, far: float, rng: np.random.Gener
     )
 
 
+def tripod(position: Floats, rotation: Floats, *, low: float = -1.0, high: float = 1.2, noise: float = 0.004) -> View:
+    """A scanner on a tripod, that sees all but what is steeply below it."""
+    return View(
+        position=position,
+        rotation=rotation,
+        spinning=True,
+        low=np.array([low, -np.pi]),
+        high=np.array([high, np.pi]),
+        near=0.3,
+        far=25.0,
+        noise=(noise, 0.0),
+        dropout=0.02,
+        beams=64,
+    )
+
+
 def room_views(scene: Scene, beside: View | None, rng: np.random.Generator) -> list[View]:
     """One depth image, or a short walk of several fused into a fragment."""
     low, high = scene.walls if scene.walls is not None else (np.full(3, -3.0), np.full(3, 3.0))
