@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepgmr.datasets.pairs.pool import POOLED
 from deepgmr.datasets.pairs.protocols import PROTOCOLS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.deepgmr import PRESETS as NETWORKS
@@ -83,10 +84,11 @@ class OverlapData:
 
     own: float = 0.0  # share of pairs from one's own scans; where such are given and this is zero, a half
     shapes: float = (
-        0.6  # of the others the share cut from shapes; the rest are scans of scenes, equally many of each kind
+        0.5  # of the others the share cut from shapes; the rest are scans of scenes, equally many of each kind
     )
-    scenes: int = 4096  # pairs of each kind in the pool
-    points: int = 2500  # of a scan in the pool
+    kinds: tuple[str, ...] = POOLED  # of scenes
+    scenes: int = 1024  # pairs of each kind in the pool
+    points: int = 6000  # of a scan in the pool, at most
     workers: int = 1  # processes that make pairs; with none, the training does it itself
     seed: int = 0  # of the pool
 
@@ -113,6 +115,10 @@ class OverlapTraining:
         _check_losses(self.losses, OVERLAP_LOSSES)
         if not 0 <= self.data.shapes <= 1:
             raise InvalidConfig(f"shapes is a share, got {self.data.shapes}")
+        if unknown := [kind for kind in self.data.kinds if kind not in POOLED]:
+            raise InvalidConfig(f"unknown kinds of scenes {unknown}; choose among {', '.join(POOLED)}")
+        if not self.data.kinds and self.data.shapes < 1:
+            raise InvalidConfig("pairs of scenes are of some kind; name `data.kinds`, or set `data.shapes` to 1")
         if not 0 <= self.data.own < 1:
             raise InvalidConfig(f"own is a share below one, so that nothing is forgotten; got {self.data.own}")
 
@@ -150,7 +156,7 @@ PRESETS: dict[str, AnyTraining] = {
     "overlap-own": OverlapTraining(
         name="overlap-own",
         start="overlap",
-        data=OverlapData(own=0.5),
+        data=OverlapData(own=0.5, scenes=256),
         optimiser=OptimiserConfig(steps=2000, batch=16, rate=1e-4, warmup=100, weight_decay=1e-2),
     ),
     **DEEPGMR_PRESETS,

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepgmr.datasets.pairs.batch import PairBatch
-from deepgmr.datasets.pairs.pool import ScenePool, fill_pool, mixed_generator
+from deepgmr.datasets.pairs.draws import mixed_generator
+from deepgmr.datasets.pairs.pool import ScenePool, fill_pool
 from deepgmr.datasets.pairs.posed import PosedScans
 from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
-from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.datasets.worlds.shapes import sample_shapes
 from deepgmr.errors import InvalidCloud, InvalidConfig, InvalidFile
 from deepgmr.geometry.neighbours import farthest_points
@@ -71,11 +71,11 @@ class BatchMaker(Dataset[OverlapBatch]):
         data, group = self.config.data, here()
         if self.own is not None:
             self._scans = PosedScans(self.own, cache_folder())
-        for number, kind in enumerate(KINDS if data.shapes < 1 else ()):
+        for number, kind in enumerate(self.kinds):
 
             def progress(done: int, files: int, kind: str = kind, before: int = number) -> None:
                 if stage is not None:
-                    stage(f"scanning scenes, once: {kind}", (before + done / files) / len(KINDS))
+                    stage(f"scanning scenes, once: {kind}", (before + done / files) / len(self.kinds))
 
             progress(0, 1)
             self._scenes[kind] = fill_pool(
@@ -88,6 +88,11 @@ class BatchMaker(Dataset[OverlapBatch]):
                 stop=stop,
                 begin=group.rank / group.processes,
             )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of scenes that are drawn from."""
+        return self.config.data.kinds if self.config.data.shapes < 1 else ()
 
     def closed(self) -> BatchMaker:
         """The same before `prepare`."""
@@ -103,9 +108,9 @@ class BatchMaker(Dataset[OverlapBatch]):
         generator = _generator(step, index)
         if self.own is not None and torch.rand((), generator=generator) < self.config.data.own:
             return self._make("own", generator)
-        shares = torch.tensor([self.config.data.shapes, *[(1 - self.config.data.shapes) / len(KINDS)] * len(KINDS)])
-        kind = ("shape", *KINDS)[int(torch.multinomial(shares, 1, generator=generator))]
-        return self._make(kind, generator)
+        shapes, kinds = self.config.data.shapes, self.kinds
+        shares = torch.tensor([shapes, *[(1 - shapes) / max(len(kinds), 1)] * len(kinds)])
+        return self._make(("shape", *kinds)[int(torch.multinomial(shares, 1, generator=generator))], generator)
 
     def __getitem__(self, key: tuple[int, int]) -> OverlapBatch:
         return self.group(*key)

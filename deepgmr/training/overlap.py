@@ -18,7 +18,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, get_worker_info
 
 from deepgmr.datasets.pairs.pool import Stopped
-from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.networks.overlap import OverlapNetwork, OverlapPrediction
 from deepgmr.training.config import OverlapTraining
@@ -126,7 +125,7 @@ class OverlapTask:
         return None
 
     def _held_out(self) -> Iterator[tuple[str, OverlapBatch]]:
-        kinds = ("shape", *(KINDS if self.config.data.shapes < 1 else ()), *(("own",) if self.maker.has_own else ()))
+        kinds = ("shape", *self.maker.kinds, *(("own",) if self.maker.has_own else ()))
         for place, kind in enumerate(kinds):
             groups = [self.maker.held_out(kind, 100 * place + i) for i in range(HELD_OUT // GROUP)]
             yield kind, joined(groups)

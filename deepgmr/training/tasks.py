@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepgmr import divergence, metrics
-from deepgmr.datasets.pairs.pool import mixed_generator
+from deepgmr.datasets.pairs.draws import mixed_generator
 from deepgmr.datasets.pairs.protocols import PairBatch, make_pairs
 from deepgmr.datasets.suites.modelnet import read_modelnet
 from deepgmr.datasets.worlds.shapes import sample_shapes

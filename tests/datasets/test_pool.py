@@ -10,7 +10,9 @@ import torch
 from scipy.spatial import cKDTree
 
 from deepgmr.datasets.pairs import pool
-from deepgmr.datasets.pairs.pool import fill_pool
+from deepgmr.datasets.pairs.kinds import PLACES
+from deepgmr.datasets.pairs.pool import POOLED, fill_pool
+from deepgmr.datasets.worlds.planned import Planned
 from deepgmr.errors import InvalidConfig
 
 
@@ -43,6 +45,27 @@ def test_the_motions_of_a_pool_lay_the_scans_on_one_another(small: None, tmp_pat
         spacing = np.median(tree.query(tree.data, 2)[0][:, 1])
         near = (tree.query(moved)[0] < 3 * spacing).mean()
         assert near > 0.6 * float(pairs.overlap[i])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in POOLED if kind in PLACES])
+def test_pairs_of_places_are_as_planned_but_about_their_centres(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    plans = []
+
+    class Kept:
+        def plan(self, rng: np.random.Generator) -> tuple[Planned, int]:
+            plans.append(PLACES[kind].plan(rng))
+            return plans[-1]
+
+    monkeypatch.setattr(pool, "PLACES", {kind: Kept()})
+    pairs = fill_pool(tmp_path, kind, 3, 400).pairs(torch.arange(3))
+    for i, (plan, _) in enumerate(plans):
+        source, target = plan.clouds(400)
+        assert np.abs(pairs.source[i].numpy() - (source - source.mean(0))).max() < 1e-4
+        moved = source @ plan.target_from_source[:3, :3].T + plan.target_from_source[:3, 3] - target.mean(0)
+        assert np.abs(pairs.target_from_source[i].apply(pairs.source[i]).numpy() - moved).max() < 1e-3
+        assert np.abs(pairs.target[i].numpy() - (target - target.mean(0))).max() < 1e-4
 
 
 def test_kinds_and_seeds_differ(small: None, tmp_path: Path) -> None:

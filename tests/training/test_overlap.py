@@ -14,6 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from deepgmr.datasets.pairs import pool
+from deepgmr.datasets.worlds.scenes import KINDS
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io import checkpoint
@@ -194,7 +195,7 @@ def test_the_time_limit_holds_while_the_scenes_are_made(tmp_path: Path, monkeypa
         return scene_pairs(*arguments, **options)
 
     monkeypatch.setattr(pool, "scene_pairs", slowly)
-    data = OverlapData(shapes=0.6, scenes=8, points=300, workers=0)
+    data = OverlapData(shapes=0.6, kinds=KINDS, scenes=8, points=300, workers=0)
     config = replace(TINY, data=data, optimiser=replace(TINY.optimiser, steps=1))
     said: list[str] = []
     stopped = train(config, out=tmp_path, time_limit=0.2, announce=said.append)
@@ -214,13 +215,13 @@ def test_a_little_training_lowers_the_loss_on_shapes_and_scenes(
     monkeypatch.setattr(node_pairs, "KEPT", 8)
     config = replace(
         TINY,
-        data=OverlapData(shapes=0.6, scenes=16, points=600, workers=0),
+        data=OverlapData(shapes=0.6, kinds=("room", "fragments low"), scenes=16, points=600, workers=0),
         optimiser=replace(TINY.optimiser, steps=40, rate=5e-3),
     )
     rows: list[dict[str, float]] = []
     train(config, out=tmp_path, log_every=20, progress=lambda row: rows.append(dict(row)))
     assert rows[-1]["matching"] < rows[0]["matching"]
-    assert {"validation top shape", "validation overlap room"} <= rows[-1].keys()
+    assert {"validation top shape", "validation overlap room", "validation top fragments low"} <= rows[-1].keys()
 
 
 def test_presets_from_a_file_keep_their_kind(tmp_path: Path) -> None:
@@ -230,9 +231,16 @@ def test_presets_from_a_file_keep_their_kind(tmp_path: Path) -> None:
     assert isinstance(config, OverlapTraining) and config.optimiser.steps == 7
     file.write_text('preset = "overlap"\n[losses]\nmatching = 1.0\npartial = 0.5\n')
     assert read_config(file).losses == {"matching": 1.0, "partial": 0.5}
-    file.write_text('preset = "overlap"\n[losses]\ndistance = 1.0\n')
-    with pytest.raises(InvalidConfig, match="losses"):
-        read_config(file)
+    for wrong, named in (
+        ("[losses]\ndistance = 1.0", "losses"),
+        ('[data]\nkinds = ["attic"]', "attic"),
+        ("[data]\nkinds = []", "data.kinds"),
+    ):
+        file.write_text(f'preset = "overlap"\n{wrong}\n')
+        with pytest.raises(InvalidConfig, match=named):
+            read_config(file)
+    file.write_text('preset = "overlap"\n[data]\nkinds = []\nshapes = 1.0\n')
+    assert read_config(file).data == OverlapData(kinds=(), shapes=1.0)
 
 
 def test_training_needs_no_registration_library() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepgmr import metrics
 from deepgmr.datasets.pairs.batch import PairBatch
-from deepgmr.datasets.pairs.pool import mixed_generator
+from deepgmr.datasets.pairs.draws import mixed_generator
 from deepgmr.datasets.pairs.protocols import (
     PROTOCOLS,
     Crop,

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from deepgmr.datasets.pairs.batch import PairBatch
-from deepgmr.datasets.worlds.scenes import scene_pairs
+from deepgmr.datasets.pairs.draws import mixed_generator
+from deepgmr.datasets.pairs.kinds import PLACES
+from deepgmr.datasets.worlds.scenes import KINDS, scene_pairs
 from deepgmr.errors import InvalidConfig
 from deepgmr.geometry.transform import RigidTransform
 from deepgmr.io.disk import replacing, writing
 
+POOLED = (*KINDS, *(kind for kind in PLACES if kind not in ("shelves", "rooms apart")))  # kinds that have a truth
 CHUNK = 128  # pairs a file
 _FIELDS = ("source", "target", "rotation", "translation", "overlap")
 
@@ -62,7 +65,8 @@ def fill_pool(
     if count < 1:
         raise InvalidConfig(f"a pool of {count} pairs is empty; give at least 1")
     folder = Path(folder)
-    files = [folder / f"{kind}-{points}-{seed}-{i:04d}" for i in range(-(-count // CHUNK))]
+    name = kind.replace(" ", "-")
+    files = [folder / f"{name}-{points}-{seed}-{i:04d}" for i in range(-(-count // CHUNK))]
     first = int(begin * len(files))
     for done in range(len(files)):
         index = (first + done) % len(files)
@@ -71,7 +75,8 @@ def fill_pool(
         if not last.exists():
             if stop is not None and stop():
                 raise Stopped
-            pairs = scene_pairs(CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
+            make = scene_pairs if kind in KINDS else place_pairs
+            pairs = make(CHUNK, points, kind=kind, generator=mixed_generator(seed, index, *kind.encode()))
             motion = pairs.target_from_source
             values = (pairs.source, pairs.target, motion.rotation, motion.translation, pairs.overlap)
             with writing(folder):
@@ -88,7 +93,20 @@ def fill_pool(
     return ScenePool(kind, tuple(chunks))
 
 
-def mixed_generator(*numbers: int) -> torch.Generator:
-    """A generator whose stream follows from all of the numbers, none negative."""
-    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> 1))
+def place_pairs(count: int, points: int, *, kind: str, generator: torch.Generator) -> PairBatch:
+    """`count` pairs of a kind of `PLACES`, at most `points` a cloud, each about its own centre, since float32 holds no
+    kilometres."""
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    sources, targets, motions, overlaps = [], [], [], []
+    for _ in range(count):
+        plan, _ = PLACES[kind].plan(rng)
+        source, target = plan.clouds(points)
+        here, there = source.mean(0), target.mean(0)
+        motion = plan.target_from_source.copy()
+        motion[:3, 3] += motion[:3, :3] @ here - there
+        sources.append(source - here)
+        targets.append(target - there)
+        motions.append(motion)
+        overlaps.append(np.nan if plan.overlap is None else plan.overlap)
+    first, second, matrices = (torch.from_numpy(np.stack(rows)).float() for rows in (sources, targets, motions))
+    return PairBatch(first, second, RigidTransform.from_matrix(matrices), torch.tensor(overlaps).float())
