@@ -2,6 +2,7 @@
 
 python scripts/ablation_training.py deepgmr --data ModelNet40/ --suite modelnet_noisy.h5 --steps 200
 python scripts/ablation_training.py overlap --data runs/overlap/pool --steps 1500
+python scripts/ablation_training.py overlap --data runs/overlap/pool --steps 600 --start overlap
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def measured(given: argparse.Namespace, watch: Any) -> dict[str, Any]:
     from deepgmr.evaluation import trainings
 
     if given.network == "overlap":
-        return trainings.overlap(given.out, steps=given.steps, data=given.data, pairs=given.pairs, watch=watch)
+        asked = {"steps": given.steps, "data": given.data, "pairs": given.pairs, "start": given.start}
+        return trainings.overlap(given.out, **asked, watch=watch)
     if given.data is None or given.suite is None:
         raise InvalidInput("trainings of `deepgmr` need --data and --suite")
     return trainings.deepgmr(given.data, given.suite, steps=given.steps, only=given.only, watch=watch)
@@ -33,6 +35,7 @@ def main() -> int:
     parser.add_argument("--suite", help="noisy fixed pairs, e.g. modelnet_noisy.h5")
     parser.add_argument("--only", default="", help="only the rows whose name contains this")
     parser.add_argument("--pairs", type=int, default=40, help="overlap: of each kind [default: 40]")
+    parser.add_argument("--start", default="", help="overlap: weights to go on from [default: from scratch]")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="overlap: for the trainings")
     return run(parser, measured)
 

@@ -120,24 +120,30 @@ def overlap(
     data: str | Path | None = None,
     pairs: int = 40,
     kinds: Sequence[str] = KINDS,
+    start: str = "",
     base: OverlapTraining | None = None,
     watch: Watch | None = None,
 ) -> Result:
     """Trainings on procedural pairs, each network alone in `register`; checkpoints and the pool of scenes lie in `out`.
 
-    Interrupted trainings go on where they were. `top` is the share of held-out nodes whose best match is right, the mean over
+    From scratch, or from the weights `start`, whose shape then is every row's: those that change the losses. Interrupted
+    trainings go on where they were. `top` is the share of held-out nodes whose best match is right, the mean over
     kinds, and `counterparts` how often the overlap head is.
     """
     out = Path(out)
     registrars, matched = {}, {}
-    for name, config in overlap_rows(steps, base).items():
+    for name, config in overlap_rows(steps, base, start=start).items():
         folder = out / config.name
         done = train(config, out=folder, pool=data or out / "pool", resume=True)
         registrars[name] = network_only(with_network(network_of(folder / f"{config.name}.safetensors")))
         matched[name] = {"top": _held_out(done, "top"), "counterparts": _held_out(done, "overlap")}
     found = compare(registrars, pairs=pairs, kinds=kinds, watch=watch)
     rows = [row | matched[row["variant"]] for row in found["rows"]]
-    return {"study": STUDY, "provenance": provenance(network="overlap", steps=steps, pairs_a_kind=pairs), "rows": rows}
+    return {
+        "study": STUDY,
+        "provenance": provenance(network="overlap", steps=steps, start=start, pairs_a_kind=pairs),
+        "rows": rows,
+    }
 
 
 def _held_out(training: Trained, name: str) -> float:
@@ -145,9 +151,9 @@ def _held_out(training: Trained, name: str) -> float:
     return fmean(value for key, value in training.history[-1].items() if key.startswith(f"validation {name} "))
 
 
-def overlap_rows(steps: int, base: OverlapTraining | None = None) -> Mapping[str, OverlapTraining]:
+def overlap_rows(steps: int, base: OverlapTraining | None = None, *, start: str = "") -> Mapping[str, OverlapTraining]:
     """The trainings by the name of what they change."""
-    preset = base or PRESETS["overlap"]
+    preset = base or PRESETS["overlap-own" if start else "overlap"]
     assert isinstance(preset, OverlapTraining)
     shapes = {
         "whole": preset.network,
@@ -160,7 +166,7 @@ def overlap_rows(steps: int, base: OverlapTraining | None = None) -> Mapping[str
         "no loss of the overlap": {"matching": 1.0},
     }
     optimiser = replace(preset.optimiser, steps=steps, warmup=min(preset.optimiser.warmup, steps // 5))
-    preset = replace(preset, optimiser=optimiser)
-    rows = {name: replace(preset, network=shape) for name, shape in shapes.items()}
+    preset = replace(preset, start=start, optimiser=optimiser)
+    rows = {name: replace(preset, network=shape) for name, shape in shapes.items() if name == "whole" or not start}
     rows |= {name: replace(preset, losses=chosen) for name, chosen in losses.items()}
     return {name: replace(config, name=name.replace(" ", "-")) for name, config in rows.items()}

@@ -233,6 +233,9 @@ def test_trainings_change_one_thing_each() -> None:
     assert not rows["no cross-attention"].network.cross and rows["one patch scale"].network.scales == 1
     assert rows["with KL"].losses == {"matching": 1.0, "overlap": 1.0, "kl": 0.02}
     assert all(row.network == rows["whole"].network for name, row in rows.items() if row.losses != rows["whole"].losses)
+    on = trainings.overlap_rows(100, start="overlap")
+    assert on.keys() == rows.keys() - {"no cross-attention", "one patch scale"}  # those fit no weights there are
+    assert {row.start for row in on.values()} == {"overlap"} and {row.start for row in rows.values()} == {""}
 
 
 def test_a_result_is_read_as_what_it_is(tmp_path: Path) -> None:
