@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch.utils.data import Dataset
 
 from deepgmr.datasets.pairs.batch import PairBatch
 from deepgmr.datasets.pairs.draws import mixed_generator
-from deepgmr.datasets.pairs.pool import ScenePool, fill_pool
+from deepgmr.datasets.pairs.pool import ScenePool, Stopped, fill_pool
 from deepgmr.datasets.pairs.posed import PosedScans
 from deepgmr.datasets.pairs.protocols import Crop, Disjoint, Jitter, Outliers, Same, Step, Thin, make_pairs
 from deepgmr.datasets.worlds.shapes import sample_shapes
@@ -62,31 +65,51 @@ class BatchMaker(Dataset[OverlapBatch]):
         self._scenes: dict[str, ScenePool] = {}
 
     def prepare(
-        self, stop: Callable[[], bool] | None = None, stage: Callable[[str, float], None] | None = None
+        self,
+        stop: Callable[[], bool] | None = None,
+        stage: Callable[[str, float], None] | None = None,
+        *,
+        helpers: int = 0,
     ) -> None:
         """Make what is missing of the scenes: minutes the first time, and then never again. Raises `Stopped`.
 
-        `stage` is told (what is being made, the share of it done).
+        `stage` is told (what is being made, the share of it done); so many `helpers`, processes, make some of it meanwhile.
         """
-        data, group = self.config.data, here()
+        group = here()
         if self.own is not None:
             self._scans = PosedScans(self.own, cache_folder())
-        for number, kind in enumerate(self.kinds):
+        context, begin = get_context("forkserver"), group.rank / group.processes
+        shares = [(begin + (i + 1) / (helpers + 1)) % 1 for i in range(helpers if self.kinds else 0)]
+        over = context.Event() if shares else None
+        started = [context.Process(target=_help, args=(self.closed(), share, over), daemon=True) for share in shares]
+        for helper in started:
+            helper.start()
+        try:
+            self.fill(begin, stop, stage)
+        finally:  # all is there, or nothing more is wanted
+            if over is not None:
+                over.set()
+            for helper in started:
+                helper.join()
+
+    def fill(
+        self,
+        begin: float,
+        stop: Callable[[], bool] | None = None,
+        stage: Callable[[str, float], None] | None = None,
+    ) -> None:
+        """Make and open the pools of all kinds. Several that do so at once begin after another share of it (`begin`)."""
+        data, first = self.config.data, int(begin * len(self.kinds))
+        kinds = self.kinds[first:] + self.kinds[:first]
+        for number, kind in enumerate(kinds):
 
             def progress(done: int, files: int, kind: str = kind, before: int = number) -> None:
                 if stage is not None:
-                    stage(f"scanning scenes, once: {kind}", (before + done / files) / len(self.kinds))
+                    stage(f"scanning scenes, once: {kind}", (before + done / files) / len(kinds))
 
             progress(0, 1)
             self._scenes[kind] = fill_pool(
-                self.folder,
-                kind,
-                data.scenes,
-                data.points,
-                seed=data.seed,
-                progress=progress,
-                stop=stop,
-                begin=group.rank / group.processes,
+                self.folder, kind, data.scenes, data.points, seed=data.seed, progress=progress, stop=stop, begin=begin
             )
 
     @property
@@ -258,3 +281,11 @@ def _half(nodes: Nodes) -> Nodes:
 
 def _generator(step: int, index: int) -> torch.Generator:
     return mixed_generator(step + AGAIN, index)  # the groups that return in the first steps have negative ones
+
+
+def _help(maker: BatchMaker, begin: float, over: Event) -> None:
+    """In a process of its own: fill the pool until that is over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training decides when to stop
+    torch.set_num_threads(1)
+    with suppress(Stopped):
+        maker.fill(begin, over.is_set)

@@ -49,7 +49,7 @@ class OverlapTask:
 
     def prepare(self, stop: Callable[[], bool], stage: Stage) -> bool:
         try:
-            self.maker.prepare(stop, stage)
+            self.maker.prepare(stop, stage, helpers=max(self.config.data.workers - 1, 0))
         except Stopped:
             return False
         return True

@@ -207,6 +207,20 @@ def test_the_time_limit_holds_while_the_scenes_are_made(tmp_path: Path, monkeypa
     assert len(said) == 3
 
 
+def test_helpers_make_the_same_pool(tmp_path: Path) -> None:
+    config = replace(TINY, data=OverlapData(shapes=0.5, kinds=("view", "piece"), scenes=128, points=200))
+    rows = torch.tensor([0, 127])
+    for folder, helpers in (("alone", 0), ("helped", 2)):
+        BatchMaker(config, tmp_path / folder).prepare(helpers=helpers)
+    for kind in config.data.kinds:
+        alone, helped = (
+            pool.fill_pool(tmp_path / folder, kind, 128, 200).pairs(rows) for folder in ("alone", "helped")
+        )
+        assert torch.equal(alone.source, helped.source)
+    names = [sorted(file.name for file in (tmp_path / folder).iterdir()) for folder in ("alone", "helped")]
+    assert names[0] == names[1] and len(names[0]) == 10  # nothing is half-written
+
+
 @pytest.mark.slow
 def test_a_little_training_lowers_the_loss_on_shapes_and_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
