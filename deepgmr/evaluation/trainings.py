@@ -153,7 +153,8 @@ def _held_out(training: Trained, name: str) -> float:
 
 def overlap_rows(steps: int, base: OverlapTraining | None = None, *, start: str = "") -> Mapping[str, OverlapTraining]:
     """The trainings by the name of what they change."""
-    preset = base or PRESETS["overlap-own" if start else "overlap"]
+    preset = base or PRESETS["overlap"]
+    gently = PRESETS["overlap-own"].optimiser if start and base is None else preset.optimiser
     assert isinstance(preset, OverlapTraining)
     shapes = {
         "whole": preset.network,
@@ -165,7 +166,7 @@ def overlap_rows(steps: int, base: OverlapTraining | None = None, *, start: str 
         "with the partial divergence": preset.losses | {"partial": 0.5},
         "no loss of the overlap": {"matching": 1.0},
     }
-    optimiser = replace(preset.optimiser, steps=steps, warmup=min(preset.optimiser.warmup, steps // 5))
+    optimiser = replace(gently, steps=steps, warmup=min(gently.warmup, steps // 5))
     preset = replace(preset, start=start, optimiser=optimiser)
     rows = {name: replace(preset, network=shape) for name, shape in shapes.items() if name == "whole" or not start}
     rows |= {name: replace(preset, losses=chosen) for name, chosen in losses.items()}
