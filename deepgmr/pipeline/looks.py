@@ -80,12 +80,11 @@ def _proposed(look: LookSettings, search: Search) -> Iterator[tuple[str, RigidTr
         yield "patches", _inside(found, levels, search)
     if look.described:
         seen = search.pair.levels(look.detail) if look.detail else levels
-        propose, agree = settings.propose, settings.agree
+        propose = settings.propose
         with clock("histograms"):
             a, b = (describe(level, scales=propose.scales, bins=propose.bins) for level in seen)
             matches = match(a, b, propose)
-        tolerance = max(agree.tolerance * max(level.spacing for level in seen), agree.least_tolerance)
-        yield "described", _agreed(matches, seen, search, tolerance=tolerance)
+        yield "described", _agreed(matches, seen, search, tolerance=_tolerance(settings.agree.tolerance, seen, search))
     if look.grid:
         propose = settings.propose
         with clock("rotation grid"):
@@ -164,11 +163,16 @@ def _inside(found: LearnedMatches, levels: tuple[Level, Level], search: Search) 
     settings, agree = search.settings.patches, search.settings.agree
     with search.clock("patches"):
         matches = match_inside(found, *levels, settings, search.settings.propose)
-        tolerance = max(settings.tolerance * max(level.spacing for level in levels), agree.least_tolerance)
+        tolerance = _tolerance(settings.tolerance, levels, search)
         motions, agreement = patch_motions(matches, *levels, settings, agree, tolerance=tolerance)
         allowed = search.prior.allows(motions.rotation)
         motions, agreement = motions[allowed], agreement[allowed]
         return motions[_distinct_hypotheses(motions, agreement, agree.kept, search)]
+
+
+def _tolerance(spacings: float, levels: tuple[Level, Level], search: Search) -> float:
+    """How much a right match of components may change a length, in frame units."""
+    return max(spacings * max(level.spacing for level in levels), search.settings.agree.least_tolerance)
 
 
 def _distinct_hypotheses(motions: RigidTransform, scores: Tensor, count: int, search: Search) -> Tensor:
