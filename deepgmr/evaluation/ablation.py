@@ -89,7 +89,6 @@ def variants(registrar: Registrar) -> dict[str, Registrar]:
         "all": registrar,
         "network only": network_only(registrar),
         "search only": registrar.replace(**{"search.looks": untrained(settings.search.looks)}),
-        "network only, no overlap head": network_only(with_network(without_overlap(bundle.network), registrar)),
         "all, ranked by the divergence alone": ranked(Ranking(nothing | {"score": bundle.ranking.weights["score"]})),
         "all, ranked by inliers": ranked(ByInliers(nothing)),
     }
@@ -109,13 +108,6 @@ def with_network(network: OverlapNetwork, registrar: Registrar | None = None) ->
     """The same with another network, ranking and confidence as they are."""
     registrar = registrar or Registrar.load()
     return Registrar(replace(registrar.bundle, network=network, id=""), registrar.settings)
-
-
-def without_overlap(network: OverlapNetwork) -> OverlapNetwork:
-    """The same weights, matches not weighted by the chance of a counterpart."""
-    blind = OverlapNetwork(replace(network.config, overlap=False))
-    blind.load_state_dict(network.state_dict())
-    return blind.eval()
 
 
 def network_of(path: str | Path) -> OverlapNetwork:

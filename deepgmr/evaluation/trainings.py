@@ -128,7 +128,7 @@ def overlap(
 
     From scratch, or from the weights `start`, whose shape then is every row's: those that change the losses. Interrupted
     trainings go on where they were. `top` is the share of held-out nodes whose best match is right, the mean over
-    kinds, and `counterparts` how often the overlap head is.
+    kinds.
     """
     out = Path(out)
     registrars, matched = {}, {}
@@ -136,7 +136,7 @@ def overlap(
         folder = out / config.name
         done = train(config, out=folder, pool=data or out / "pool", resume=True)
         registrars[name] = network_only(with_network(network_of(folder / f"{config.name}.safetensors")))
-        matched[name] = {"top": _held_out(done, "top"), "counterparts": _held_out(done, "overlap")}
+        matched[name] = {"top": _held_out(done, "top")}
     found = compare(registrars, pairs=pairs, kinds=kinds, watch=watch)
     rows = [row | matched[row["variant"]] for row in found["rows"]]
     return {
@@ -164,7 +164,6 @@ def overlap_rows(steps: int, base: OverlapTraining | None = None, *, start: str 
     losses = {
         "with KL": preset.losses | {"kl": 0.02},
         "with the partial divergence": preset.losses | {"partial": 0.5},
-        "no loss of the overlap": {"matching": 1.0},
     }
     optimiser = replace(gently, steps=steps, warmup=min(gently.warmup, steps // 5))
     preset = replace(preset, start=start, optimiser=optimiser)

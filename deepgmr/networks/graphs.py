@@ -108,11 +108,7 @@ class OverlapGraph(Graph):
                 f"{role}_around": Port((j, _AROUND), torch.int64),
             }
         self.inputs |= {"spacing": Port(())}
-        self.outputs = {
-            "log_matching": Port(("J", "K")),
-            "source_overlap": Port(("J",)),
-            "target_overlap": Port(("K",)),
-        }
+        self.outputs = {"log_matching": Port(("J", "K"))}
         self.least = {"N": 2, "M": 2, "J": 1, "K": 1}
 
     def forward(
@@ -132,7 +128,7 @@ class OverlapGraph(Graph):
         source = nodes_of(source_points, source_normals, source_around, spacing, source_nodes)
         target = nodes_of(target_points, target_normals, target_around, spacing, target_nodes)
         found = self.network(source, target)
-        return found.log_matching()[0], found.source_overlap[0], found.target_overlap[0]
+        return (found.log_matching()[0],)
 
     def example(self, seed: int, *, small: bool = False) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)

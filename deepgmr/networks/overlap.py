@@ -1,12 +1,13 @@
-"""The overlap network: which component of one cloud is the same place as which of another, and which have none.
+"""The overlap network: which component of one cloud is the same place as which of another.
 
 Nodes are described by the patches around them at two scales, look around in their own cloud (attention that knows
 distances and angles between nodes) and at the other cloud (cross-attention), three times over; then every pair is
-scored, and every node's chance of having a counterpart at all. Nothing depends on the pose or the unit of either cloud,
+scored. Nothing depends on the pose or the unit of either cloud,
 and nothing global is assumed to be seen in both.
 
 Related: GeoTransformer (Qin et al., CVPR 2022: attention biased by geometry, there by embeddings inside the keys, here by
-a bias per head) and Predator (Huang et al., CVPR 2021: overlap scores); dual softmax as in LoFTR (Sun et al., CVPR 2021).
+a bias per head); dual softmax as in LoFTR (Sun et al., CVPR 2021). Predator (Huang et al., CVPR 2021) says of every node
+whether the other cloud shows it, too; a head that did was trained for long, bought nothing, and is gone.
 """
 
 from __future__ import annotations
@@ -26,14 +27,13 @@ _ANGLES = 4
 
 @dataclass(frozen=True)
 class OverlapConfig:
-    """The shape of an `OverlapNetwork`; the last three switch parts off, to see what they are worth."""
+    """The shape of an `OverlapNetwork`; the last two switch parts off, to see what they are worth."""
 
     width: int = 128
     heads: int = 4
     blocks: int = 3
     nodes: int = 128  # a cloud, where there are so many components
     cross: bool = True  # attention from each cloud to the other
-    overlap: bool = True  # matches are weighted by the chance of both ends to have a counterpart
     scales: int = len(SCALES)  # of patches, the finest first
 
     def __post_init__(self) -> None:
@@ -50,17 +50,10 @@ class OverlapPrediction:
     """What the network says of a pair of node sets."""
 
     similarity: Tensor  # (B, J, K) logits
-    source_overlap: Tensor  # (B, J) logits of having a counterpart
-    target_overlap: Tensor  # (B, K)
-    weighted: bool = True
 
     def log_matching(self) -> Tensor:
-        """(B, J, K): the logarithm of how clearly each pair is each other's best, and both have a counterpart."""
-        value = self.similarity.log_softmax(2) + self.similarity.log_softmax(1)
-        if not self.weighted:
-            return value
-        source, target = (functional.logsigmoid(x) for x in (self.source_overlap, self.target_overlap))
-        return value + source.unsqueeze(2) + target.unsqueeze(1)
+        """(B, J, K): the logarithm of how clearly each pair is each other's best."""
+        return self.similarity.log_softmax(2) + self.similarity.log_softmax(1)
 
 
 class OverlapNetwork(nn.Module):
@@ -78,7 +71,6 @@ class OverlapNetwork(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
         self.match = nn.Linear(config.width, config.width)
-        self.overlap = nn.Linear(config.width, 1)
 
     def forward(self, source: Nodes, target: Nodes) -> OverlapPrediction:
         """Match nodes (B, J) with nodes (B, K)."""
@@ -93,9 +85,7 @@ class OverlapNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x, y = x.to(self.match.weight.dtype), y.to(self.match.weight.dtype)
             a, b = self.match(x), self.match(y)
-            similarity = a @ b.mT / self.config.width**0.5
-            overlaps = self.overlap(x).squeeze(-1), self.overlap(y).squeeze(-1)
-        return OverlapPrediction(similarity, *overlaps, weighted=self.config.overlap)
+            return OverlapPrediction(a @ b.mT / self.config.width**0.5)
 
     def _described(self, nodes: Nodes) -> Tensor:
         patches = nodes.patches.to(self.gather.weight.dtype)  # pairs to train on are carried in half precision

@@ -95,8 +95,7 @@ def _predicted(device: torch.device, asks: Sequence[Ask]) -> list[OverlapPredict
     def compute(some: list[Ask]) -> list[OverlapPrediction]:
         network, *nodes = _on(device, some[0][0]), *(_joined([ask[i] for ask in some]).to(device) for i in (1, 2))
         found = network(*nodes)
-        parts = (part.cpu().split(1) for part in (found.similarity, found.source_overlap, found.target_overlap))
-        return [OverlapPrediction(a, b, c, found.weighted) for a, b, c in zip(*parts, strict=True)]
+        return [OverlapPrediction(similarity) for similarity in found.similarity.cpu().split(1)]
 
     return _in_groups(asks, key, _AT_ONCE.get(device.type, _AT_ONCE["cuda"]), compute)
 

@@ -24,7 +24,7 @@ LOSS_NAMES = (
     "kl_variational",
     "agreement",
 )  # defined in `deepgmr.training.tasks`
-OVERLAP_LOSSES = ("matching", "overlap", "kl", "partial")  # ... and in `deepgmr.training.overlap`
+OVERLAP_LOSSES = ("matching", "kl", "partial")  # ... and in `deepgmr.training.overlap`
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class OverlapTraining:
     network: OverlapConfig = field(default_factory=OverlapConfig)
     data: OverlapData = field(default_factory=OverlapData)
     losses: dict[str, float] = field(
-        default_factory=lambda: {"matching": 1.0, "overlap": 1.0}
+        default_factory=lambda: {"matching": 1.0}
     )  # weight of each; the names are OVERLAP_LOSSES
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(steps=18_000, batch=16, rate=1e-3, warmup=500, weight_decay=1e-2)

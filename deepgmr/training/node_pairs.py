@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,7 +29,6 @@ from deepgmr.training.config import OverlapTraining
 from deepgmr.training.together import here
 
 GROUP = 8  # pairs that are made together, by one worker
-_SEEN = 2.0  # spacings within which a counterpart counts as one
 _NEAR = 1.5  # node spacings within which two nodes may be the same place
 AGAIN = 40  # steps after which a group of pairs is used a second and last time
 _VALIDATION = 2**40  # a step that training does not reach
@@ -49,8 +47,6 @@ class OverlapBatch:
     source: Nodes
     target: Nodes
     same: Tensor  # (B, J, K) in [0, 1]: how nearly two nodes are the same place
-    source_overlap: Tensor  # (B, J) 1 where the target has a component there
-    target_overlap: Tensor  # (B, K)
 
     def to(self, device: torch.device) -> OverlapBatch:
         return OverlapBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -221,8 +217,6 @@ def _sample(pairs: PairBatch, i: int, nodes: int, components: int | None) -> Ove
         _half(p),
         _half(q),
         same_place(moved, turned, q.points, q.normals).half(),
-        _seen(moved[0], b, spacing),
-        _seen((q.points - shift)[0] @ rotation, a, spacing),
     )
 
 
@@ -249,12 +243,6 @@ def gap_of(nodes: Tensor) -> Tensor:
     return torch.cdist(nodes, nodes).topk(2, largest=False).values[..., 1].median(-1).values
 
 
-def _seen(nodes: Tensor, other: Level, spacing: float) -> Tensor:
-    """(1, J): whether the other cloud has a component near each node (J, 3), in spacings and in its frame."""
-    distance, _ = other.tree.within(nodes.double().numpy() * spacing, _SEEN * spacing)
-    return torch.from_numpy(np.isfinite(distance)).float()[None]
-
-
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +259,7 @@ def joined(batches: list[OverlapBatch]) -> OverlapBatch:
     return OverlapBatch(
         nodes([batch.source for batch in batches]),
         nodes([batch.target for batch in batches]),
-        *(torch.cat([getattr(b, key) for b in batches]) for key in ("same", "source_overlap", "target_overlap")),
+        torch.cat([batch.same for batch in batches]),
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, get_worker_info
 
 from deepgmr.datasets.pairs.pool import Stopped
@@ -91,11 +90,6 @@ class OverlapTask:
             own = pairs / processes_mean(pairs)  # one, unless the processes have unequal shares
             losses = {
                 "matching": (matching_loss(rows, batch.same) + matching_loss(columns, batch.same.mT)) / 2,
-                "overlap": (
-                    functional.binary_cross_entropy_with_logits(prediction.source_overlap, batch.source_overlap)
-                    + functional.binary_cross_entropy_with_logits(prediction.target_overlap, batch.target_overlap)
-                )
-                * (own / 2),
             }
             if weights.keys() & {"kl", "partial"}:
                 sigma = torch.maximum(gap_of(batch.source.points), gap_of(batch.target.points))
@@ -115,10 +109,7 @@ class OverlapTask:
         for kind, batch in self._held_out():
             batch = batch.to(device)
             prediction = model(batch.source, batch.target)
-            guess = torch.cat([prediction.source_overlap, prediction.target_overlap], dim=1) > 0
-            truth = torch.cat([batch.source_overlap, batch.target_overlap], dim=1) > 0.5
             numbers[f"top {kind}"] = float(top_match(prediction, batch).mean())
-            numbers[f"overlap {kind}"] = float((guess == truth).float().mean())
         return numbers
 
     def example(self, model: nn.Module) -> tuple[Tensor, Tensor, Tensor] | None:

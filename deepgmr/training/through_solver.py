@@ -31,7 +31,7 @@ _KNOWN = 0.3  # how nearly two nodes have to be the same place to be told apart 
 def matched_motion(prediction: OverlapPrediction, source: Nodes, target: Nodes, sigma: Tensor) -> RigidTransform:
     """The motion (B) target from source that the matches of B pairs make; `sigma` (B) is that of every node, in spacings.
 
-    A node counts as much as its best match is one both ways and both ends are said to have a counterpart.
+    A node counts as much as its best match is one both ways.
     """
     share = prediction.similarity.softmax(-1)
     weights = prediction.log_matching().amax(-1).exp() + _LEAST

@@ -38,15 +38,7 @@ def test_other_samples_of_a_surface_are_matched_in_place(network: OverlapNetwork
     moved = truth.to(torch.float32).apply(source.means[matches.source])
     right = (moved - target.means[matches.target]).norm(dim=-1) < 1.5 * found.gap
     assert right.float().mean() > 0.3  # chance is about .05, and half of the airplane mirrors the other
-    assert min(found.source_overlap, found.target_overlap) > 0.8
     assert 1.0 < found.gap / source.spacing < 4.0
-
-
-def test_a_part_is_expected_in_the_whole_but_not_the_whole_in_the_part(network: OverlapNetwork) -> None:
-    points = airplane(1600)
-    half = points[:800][points[:800, 0] > np.median(points[:800, 0])]
-    found = match_nodes(network, level(half), level(points[800:]))
-    assert found.source_overlap > found.target_overlap + 0.1
 
 
 def test_matches_do_not_depend_on_the_pose(network: OverlapNetwork) -> None:
@@ -106,7 +98,6 @@ def test_what_the_network_says_of_motions_is_likeliest_at_the_truth_and_is_what_
     moved = found.source_nodes.numpy() @ truth.rotation.float().numpy().T + truth.translation.float().numpy()
     square = ((moved[:, None] - found.target_nodes.numpy()[None]) ** 2).sum(-1)
     meets, sides = np.exp(-square / (2 * (0.7 * found.gap) ** 2)), []
-    for axis, likely, has in ((1, found.forth, found.source_has), (0, found.back, found.target_has)):
-        good, weight = np.log((meets * likely.numpy()).sum(axis) + 0.02), has.numpy()
-        sides.append((good * weight).sum() / weight.sum())
+    for axis, likely in ((1, found.forth), (0, found.back)):
+        sides.append(np.log((meets * likely.numpy()).sum(axis) + 0.02).mean())
     assert float(matched[0]) == pytest.approx(np.mean(sides), rel=1e-4)

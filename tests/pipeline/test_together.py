@@ -105,12 +105,7 @@ def test_bounds_hold_where_a_device_rounds_otherwise(drawn, loop, monkeypatch: p
 
         def networks(asks: Any) -> list[OverlapPrediction]:
             with torch.inference_mode():
-                return [
-                    OverlapPrediction(
-                        off(one.similarity), off(one.source_overlap), off(one.target_overlap), one.weighted
-                    )
-                    for one in shared[predicted](asks)
-                ]
+                return [OverlapPrediction(off(one.similarity)) for one in shared[predicted](asks)]
 
         def agreeing(asks: Any) -> list[Any]:  # in double precision
             found = shared[agreed]([(*(each.double() for each in ask[:4]), *ask[4:]) for ask in asks])

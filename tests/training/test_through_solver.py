@@ -27,7 +27,7 @@ def _pair(generator: torch.Generator, count: int = 24) -> tuple[Nodes, Nodes, to
 
 
 def _sure(same: torch.Tensor) -> OverlapPrediction:
-    return OverlapPrediction(40 * same, torch.full(same.shape[:2], 9.0), torch.full(same.shape[:2], 9.0))
+    return OverlapPrediction(40 * same)
 
 
 def test_right_matches_make_the_motion_and_cost_nothing(generator: torch.Generator) -> None:
@@ -67,7 +67,7 @@ def test_descending_either_mends_matches_that_are_half_wrong(generator: torch.Ge
         optimiser = torch.optim.Adam([logits], lr=0.1)
         values = []
         for _ in range(60):
-            prediction = OverlapPrediction(logits, torch.zeros(1, 24), torch.zeros(1, 24))
+            prediction = OverlapPrediction(logits)
             found = matched_motion(prediction, source, target, SIGMA)
             loss = (
                 kl_of_matching(found, source, target, same, SIGMA)

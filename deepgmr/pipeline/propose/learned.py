@@ -1,4 +1,4 @@
-"""Matches from the overlap network: nodes of one cloud with those of the other, and who has a counterpart at all."""
+"""Matches from the overlap network: nodes of one cloud with those of the other."""
 
 from __future__ import annotations
 
@@ -24,28 +24,23 @@ class LearnedMatches:
     """What the network says of a pair."""
 
     matches: Matches  # of components; scores are logarithms
-    source_overlap: float  # mean probability of the source's nodes to have a counterpart
-    target_overlap: float
     gap: float  # between neighbouring nodes: how far apart the ends of a right match may lie
     source_nodes: Tensor  # (J, 3) in the frame
     target_nodes: Tensor  # (K, 3)
-    clearly: Tensor  # (J, K) log of how clearly each pair is each other's best, and both have a counterpart
+    clearly: Tensor  # (J, K) log of how clearly each pair is each other's best
     forth: Tensor  # (J, K) probability of each counterpart of a source node, if it has one
     back: Tensor  # (J, K) and of a target node
-    source_has: Tensor  # (J,) probability of having one
-    target_has: Tensor  # (K,)
 
     def makes_good(self, motions: RigidTransform) -> Tensor:
-        """The mean log (H,) of the share of the matches that motions (H,) make good, over nodes that have a counterpart."""
+        """The mean log (H,) of the share of the matches that motions (H,) make good."""
         moved = motions.to(self.source_nodes.dtype).apply(self.source_nodes)
         square = torch.cdist(moved, self.target_nodes.expand(len(moved), -1, -1)).square()
         meets = torch.exp(-square / (2 * (_WIDE * self.gap) ** 2))
-        sides = (2, self.forth, self.source_has), (1, self.back, self.target_has)
-        good = [
-            (torch.log((meets * likely).sum(across) + _DOUBT) * has).sum(-1) / has.sum().clamp_min(1e-6)
-            for across, likely, has in sides
-        ]
-        return (good[0] + good[1]) / 2
+        forth, back = (
+            torch.log((meets * likely).sum(across) + _DOUBT).mean(-1)
+            for across, likely in ((2, self.forth), (1, self.back))
+        )
+        return (forth + back) / 2
 
 
 @torch.inference_mode()
@@ -63,16 +58,12 @@ def match_nodes(network: OverlapNetwork, source: Level, target: Level, nodes: in
     similarity = prediction.similarity[0]
     return LearnedMatches(
         Matches(at[order], there[index[order]], scores[order]),
-        source_overlap=float(torch.sigmoid(prediction.source_overlap).mean()),
-        target_overlap=float(torch.sigmoid(prediction.target_overlap).mean()),
         gap=spacing * max(_gap(x), _gap(y)),
         source_nodes=source.means[at],
         target_nodes=target.means[there],
         clearly=clearly,
         forth=similarity.softmax(1),
         back=similarity.softmax(0),
-        source_has=torch.sigmoid(prediction.source_overlap[0]),
-        target_has=torch.sigmoid(prediction.target_overlap[0]),
     )
 
 
