@@ -14,7 +14,7 @@ import deepgmr
 from deepgmr.alignment import Alignment, AlignmentSettings
 from deepgmr.errors import Cancelled, InvalidCloud, InvalidConfig, InvalidFile, InvalidInput
 
-SCANS, POSES = views(1, 5, degrees=30.0)
+SCANS, POSES = views(6, 5, degrees=30.0)
 OTHERS, _ = views(7, 2, degrees=30.0)
 
 
